@@ -1,0 +1,1 @@
+"""Settlement on an EVM chain: contracts, and the synchronous client that speaks to them."""

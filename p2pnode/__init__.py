@@ -1,0 +1,1 @@
+"""The running node: transport, engine, storage, and the commands people type."""

@@ -1,0 +1,211 @@
+"""What the rest of the program sees of inference: load, render, generate, score, embed, stats.
+
+The llama.cpp engine behind it runs in a process of its own (``supervisor`` and ``worker``); a deterministic
+fake for tests and benchmarks passes the same conformance suite.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from protocol.core.errors import P2PNodeError
+from protocol.messages.sampling import SamplingParams
+
+MICROBATCH_TOKENS = 32
+"""n_ubatch: at 63 or less, prefill and generation agree bit for bit on one build (a protocol parameter)."""
+
+
+class EngineError(P2PNodeError):
+    """The engine could not do what was asked; the message says what and what to try."""
+
+    code = "engine/failed"
+
+
+class ModelLoadError(EngineError):
+    """The file is missing, no GGUF, corrupt, or of an architecture this build cannot run."""
+
+    code = "engine/model-load"
+
+
+class PromptTooLong(EngineError):
+    """Prompt and requested tokens exceed the context of a slot. The message names all three figures."""
+
+    code = "engine/prompt-too-long"
+
+
+class EngineBusy(EngineError):
+    """No free slot and no room in the queue."""
+
+    code = "engine/busy"
+
+
+class EngineUnavailable(EngineError):
+    """The worker died more often than it may, or the engine is closed."""
+
+    code = "engine/unavailable"
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    """The end token, or a stop sequence."""
+    LENGTH = "length"
+    """The token limit."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model says of itself."""
+
+    architecture: str
+    parameters: int
+    quantization: str
+    vocab_size: int
+    context_train_tokens: int
+    context_slot_tokens: int
+    """How many tokens one slot can hold, prompt and answer together."""
+    slots: int
+    embedding_size: int
+    has_chat_template: bool
+    build: str
+    """llama.cpp build and CPU features: within one build tokens are reproducible bit for bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation, as the chat template takes it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One released token. ``text`` is its share of the visible answer: bytes, possibly empty, possibly a part of
+    a UTF-8 character; the concatenation over all tokens is the answer, without any stop sequence."""
+
+    id: int
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One generation. A takeover or restart goes on by giving the tokens already emitted."""
+
+    prompt: Sequence[int]
+    """The rendered prompt's token ids, BOS included."""
+    sampling: SamplingParams
+    lane_seed: bytes
+    """32 bytes: with the position it fixes the noise of every token (protocol.session.sampling)."""
+    max_tokens: int
+    """Of the whole answer, ``emitted`` included."""
+    emitted: Sequence[Token] = ()
+    """Tokens of this answer that were released before, by whomever; generation goes on after them."""
+    priority: int = field(default=0)
+    """Larger first, when requests wait for a slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Some consecutive tokens; as many as were ready."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a generation: always the last item, exactly once."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    """Of the whole answer, ``emitted`` included; the end token counts."""
+    cached_tokens: int
+    """How much of the prompt was found in the cache."""
+
+
+GenerateEvent = Tokens | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """What teacher forcing says of one claimed token.
+
+    ``margin`` is the best achievable value of temperature-scaled logit plus noise minus the claimed token's, in
+    logits (times temperature): 0 when the sampler would have chosen the same token here; ``inf`` when the claimed
+    token was outside the candidate set by more than the slack.
+    """
+
+    id: int
+    margin: float
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Live load, cheap to ask for."""
+
+    slots_total: int
+    slots_busy: int
+    queued: int
+    prompt_tokens_total: int
+    generated_tokens_total: int
+    cached_tokens_total: int
+    decode_calls_total: int
+    tokens_per_second: float
+    """Of generation, over the last seconds."""
+    kv_cells_used: int
+    kv_cells_total: int
+    worker_restarts: int
+    memory_bytes: int
+    """Resident memory of the worker process."""
+
+
+class Engine(Protocol):
+    """One loaded model. Used inside ``async with``; every method may be called from many tasks at once."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The prompt's token ids by the model's chat template, ready for the assistant's turn."""
+
+    async def tokenize(self, text: str, *, add_bos: bool = True) -> list[int]:
+        """The token ids of plain text; special tokens in it are not parsed."""
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of some tokens, special ones rendered as nothing."""
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
+        """Generate; closing the iterator or cancelling its task frees the slot within one decode step.
+
+        A worker that dies is restarted and the generation goes on from its next token, unseen by the caller.
+        Raises PromptTooLong, EngineBusy, EngineUnavailable.
+        """
+
+    async def score(self, request: GenerateRequest, claimed: Sequence[int]) -> list[ScoredToken]:
+        """Teacher-force ``claimed`` after the request's prompt and emitted tokens, under the request's noise."""
+
+    async def embed(self, text: str) -> list[float]:
+        """The mean-pooled, L2-normalised embedding of a text, ``embedding_size`` floats."""
+
+    async def stats(self) -> EngineStats: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How to run a model. Threads above the free cores make llama.cpp collapse: leave one for the node."""
+
+    model_path: Path
+    slots: int = 4
+    context_slot_tokens: int = 0
+    """0: the model's own training context, at most 4,096."""
+    threads: int = 0
+    """0: half of the cores, at least one."""
+    queue_max: int = 64
+    gpu_layers: int = 0
+    restarts_per_minute_max: int = 5

@@ -1,0 +1,160 @@
+"""The node key: one secp256k1 key that is a node's libp2p peer id and its EVM address at once (DESIGN §3).
+
+A peer id holds the whole public key, so a node id follows from it; the other way it does not: whoever wants to
+dial a node id needs an address that names the peer id.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import base58
+import eth_keyfile
+from coincurve import PrivateKey, PublicKey
+from eth_hash.auto import keccak
+
+from protocol.core.errors import P2PNodeError
+from protocol.core.ids import NodeId, Signature
+
+SCRYPT_N_STANDARD = 1 << 18
+"""Work of unlocking a keystore on a real network: about a second and 256 MiB."""
+
+SCRYPT_N_TESTNET = 1 << 14
+"""Work of unlocking a keystore on a testnet, where many nodes start on one machine."""
+
+_PEER_ID_PREFIX = bytes.fromhex("002508021221")
+"""An identity multihash (0x00, 37 bytes) of libp2p's protobuf PublicKey{secp256k1, 33 bytes}."""
+
+
+class KeystoreError(P2PNodeError):
+    """A key file that cannot be written, read or unlocked; the message says what to do next."""
+
+    code = "identity/keystore"
+
+
+class NodeKey:
+    """The secret key of a node. Never printed: its repr shows the address only."""
+
+    __slots__ = ("_key", "node_id")
+
+    def __init__(self, secret: bytes) -> None:
+        try:
+            self._key = PrivateKey(secret)
+        except ValueError as error:
+            raise KeystoreError("a node key is 32 bytes between 1 and the order of secp256k1, exclusive") from error
+        self.node_id: NodeId = node_id_of_public_key(self.public_key)
+
+    @classmethod
+    def generate(cls) -> "NodeKey":
+        """A fresh key from the operating system's entropy."""
+        return cls(PrivateKey(secrets.token_bytes(32)).secret)
+
+    def __repr__(self) -> str:
+        return f"NodeKey(0x{self.node_id.hex()})"
+
+    @property
+    def secret(self) -> bytes:
+        """The 32 secret bytes, for libp2p and the keystore; handle with care."""
+        return self._key.secret
+
+    @property
+    def public_key(self) -> bytes:
+        """The compressed public key: 33 bytes."""
+        return self._key.public_key.format(compressed=True)
+
+    @property
+    def peer_id(self) -> str:
+        """The libp2p peer id in base58, as multiaddrs carry it (``16Uiu2HA…``)."""
+        return base58.b58encode(_PEER_ID_PREFIX + self.public_key).decode()
+
+    def sign(self, digest: bytes) -> Signature:
+        """Sign 32 bytes that are already a digest: ``r || s || v`` with low ``s``, ``v`` in {27, 28}."""
+        if len(digest) != 32:
+            raise ValueError(f"a digest is 32 bytes, not {len(digest)}")
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        return Signature(signature[:64] + bytes([signature[64] + 27]))
+
+
+def node_id_of_public_key(public_key: bytes) -> NodeId:
+    """The EVM address of a secp256k1 public key in either form. Raises ValueError if it is none."""
+    uncompressed = PublicKey(public_key).format(compressed=False)
+    return NodeId(keccak(uncompressed[1:])[12:])
+
+
+def public_key_of_peer_id(peer_id: str | bytes) -> bytes:
+    """The compressed public key inside a peer id, base58 or raw.
+
+    Raises ValueError for a peer id of another key type: only secp256k1 keys have a node id.
+    """
+    raw = base58.b58decode(peer_id) if isinstance(peer_id, str) else peer_id
+    if len(raw) != len(_PEER_ID_PREFIX) + 33 or not raw.startswith(_PEER_ID_PREFIX):
+        raise ValueError("the peer id holds no secp256k1 key")
+    return raw[len(_PEER_ID_PREFIX) :]
+
+
+def node_id_of_peer_id(peer_id: str | bytes) -> NodeId:
+    """The node id of a peer id, base58 or raw. Raises ValueError for a peer id without a secp256k1 key."""
+    return node_id_of_public_key(public_key_of_peer_id(peer_id))
+
+
+def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = SCRYPT_N_STANDARD) -> None:
+    """Write the key as a Web3 keystore v3, mode 0600, durable when this returns.
+
+    Raises KeystoreError if the file exists (a key is never overwritten) or cannot be written.
+    """
+    document = eth_keyfile.create_keyfile_json(
+        key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n
+    )
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # unlike a rename, a link fails where a file already stands
+        finally:
+            os.unlink(draft)
+        _sync_directory(path.parent)
+    except FileExistsError as error:
+        raise KeystoreError(f"{path} exists; name another file, or move this one away if its key is retired") from error
+    except OSError as error:
+        raise KeystoreError(f"cannot write {path}: {error.strerror}; check the folder and its permissions") from error
+
+
+def read_keystore(path: Path, password: str) -> NodeKey:
+    """Read and unlock a Web3 keystore v3. Raises KeystoreError: no file, no keystore, or a wrong password."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise KeystoreError(f"no key file at {path}; create one first, or correct the path") from error
+    except OSError as error:
+        raise KeystoreError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    except ValueError as error:
+        raise KeystoreError(f"{path} is no keystore (not JSON); restore it from a backup") from error
+    if not isinstance(document, dict) or document.get("version") != 3:
+        raise KeystoreError(f"{path} is no Web3 keystore of version 3; restore it from a backup")
+    decode = cast(Callable[[dict[str, object], bytes], bytes], eth_keyfile.decode_keyfile_json)
+    try:
+        secret = decode(document, password.encode())
+    except ValueError as error:
+        if "MAC" not in str(error):
+            raise KeystoreError(f"{path} is damaged ({error}); restore it from a backup") from error
+        raise KeystoreError(f"wrong password for {path}; try again with the one it was created with") from error
+    except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        raise KeystoreError(f"{path} is damaged ({error!r}); restore it from a backup") from error
+    return NodeKey(secret)
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,72 @@
+"""The genesis of a network: its name, its chain, its parameters. Its hash is the network id.
+
+Two networks that differ in anything here cannot read each other's signatures: the network id is the salt of
+the signing domain and part of every gossip topic.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from protocol.core.errors import ParameterError
+from protocol.core.ids import NetworkId
+from protocol.core.params import Params
+from protocol.core.signing import Domain
+
+GENESIS_BYTES_MAX = 1 << 20
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """What all nodes of a network agree on before they meet."""
+
+    name: str
+    chain_id: int = 0
+    params: Params = field(default_factory=Params)
+
+    def to_json(self) -> str:
+        """The genesis file: canonical JSON, sorted keys, one trailing newline."""
+        content = {"format": FORMAT, "name": self.name, "chain_id": self.chain_id, "params": asdict(self.params)}
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
+
+    def network_id(self) -> NetworkId:
+        """sha256 of the genesis file."""
+        return NetworkId(hashlib.sha256(self.to_json().encode()).digest())
+
+    def domain(self) -> Domain:
+        """The signing domain of this network."""
+        return Domain(self.network_id(), self.chain_id)
+
+    def topic(self, name: str) -> str:
+        """The full name of a gossip topic, e.g. ``/p2pnode/1a2b3c4d/nodes/1``."""
+        return f"/p2pnode/{self.network_id()[:4].hex()}/{name}/1"
+
+
+def parse_genesis(text: str) -> Genesis:
+    """Read a genesis file. Raises ParameterError naming what is wrong with it."""
+    if len(text) > GENESIS_BYTES_MAX:
+        raise ParameterError(f"a genesis file has at most {GENESIS_BYTES_MAX} bytes")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ParameterError(f"the genesis file is not JSON: {error}") from error
+    if not isinstance(content, dict) or set(content) != {"format", "name", "chain_id", "params"}:
+        raise ParameterError("a genesis file has exactly the keys format, name, chain_id and params")
+    if content["format"] != FORMAT:
+        raise ParameterError(f"genesis format {content['format']!r}; this build reads {FORMAT}")
+    name, chain_id = content["name"], content["chain_id"]
+    if not isinstance(name, str) or not 1 <= len(name) <= 64:
+        raise ParameterError("the network's name has 1 to 64 characters")
+    if type(chain_id) is not int or not 0 <= chain_id < 2**63:
+        raise ParameterError("chain_id is an integer from 0")
+    return Genesis(name, chain_id, _params(content["params"]))
+
+
+def _params(content: Any) -> Params:
+    known = {item.name for item in fields(Params)}
+    if not isinstance(content, dict) or set(content) != known:
+        wrong = set(content) ^ known if isinstance(content, dict) else known
+        raise ParameterError(f"params must name every parameter once; missing or unknown: {', '.join(sorted(wrong)[:8])}")
+    return Params(**content).validate()

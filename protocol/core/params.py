@@ -1,0 +1,92 @@
+"""The parameters of a network: frozen in its genesis, the same on every node, checked in one place.
+
+``docs`` of each field are the parameter table of SPEC.md.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from protocol.core.errors import ParameterError
+
+
+def _param(default: int, low: int, high: int, doc: str) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Every number the rules depend on. Times are in milliseconds, sizes in bytes."""
+
+    # Gossip
+    gossip_message_bytes_max: int = _param(16_384, 1_024, 65_536, "largest gossip message")
+    gossip_nodes_per_second: int = _param(20, 1, 100, "budget of topic nodes, network-wide")
+    gossip_sessions_per_second: int = _param(50, 1, 100, "budget of topic sessions, network-wide")
+    gossip_results_per_second: int = _param(15, 1, 100, "budget of topic results, network-wide")
+    gossip_committee_per_second: int = _param(10, 1, 100, "budget of topic committee, network-wide")
+    gossip_demand_per_second: int = _param(5, 1, 100, "budget of topic demand, network-wide")
+    advert_interval_ms: int = _param(300_000, 1_000, 3_600_000, "a node repeats its advert this often, ± 20 %")
+    advert_lifetime_ms: int = _param(900_000, 3_000, 7_200_000, "an advert older than this is forgotten")
+    adverts_max: int = _param(20_000, 16, 1_000_000, "adverts a node remembers")
+    clock_skew_ms_max: int = _param(30_000, 100, 300_000, "how far in the future a peer's clock may be")
+    # Auction
+    bid_target: int = _param(8, 1, 64, "bids per session that the lottery aims at")
+    bids_max: int = _param(32, 1, 128, "bids per session that a router takes")
+    bids_good: int = _param(3, 1, 64, "a router closes as soon as it holds this many usable bids")
+    bid_window_ms: int = _param(400, 10, 10_000, "a router closes at the latest this long after announcing")
+    announcement_lifetime_ms: int = _param(5_000, 100, 60_000, "an announcement is void after this")
+    measurement_weight_bp: int = _param(3_000, 0, 3_000, "share of a router's own measurements in a score")
+    # Leases
+    lease_request_timeout_ms: int = _param(1_000, 50, 10_000, "a miner answers a lease request within this")
+    lease_idle_ms: int = _param(120_000, 1_000, 3_600_000, "a lease without a running task ends after this")
+    sessions_per_miner_max: int = _param(256, 1, 4_096, "leases and pending leases a miner holds")
+    # Sessions and tasks
+    lanes_max: int = _param(8, 1, 16, "lanes of a session")
+    session_lifetime_ms_max: int = _param(86_400_000, 10_000, 604_800_000, "how far ahead a SessionOpen may expire")
+    tasks_per_session_max: int = _param(1_000, 1, 100_000, "orders in one session")
+    tasks_pending_per_session_max: int = _param(8, 1, 64, "orders of a session that wait or run at once")
+    prompt_bytes_max: int = _param(262_144, 1_024, 1_048_576 // 2, "prompt payload of an order")
+    messages_per_prompt_max: int = _param(512, 1, 4_096, "messages in a prompt payload")
+    tokens_per_task_max: int = _param(32_768, 16, 1_000_000, "tokens an order may ask for")
+    task_deadline_ms_max: int = _param(600_000, 1_000, 3_600_000, "longest deadline of an order")
+    first_frame_timeout_ms: int = _param(60_000, 100, 600_000, "a router waits this long for a first frame")
+    frame_gap_timeout_ms: int = _param(20_000, 100, 600_000, "a router waits this long between frames")
+    # Streams
+    ack_every_tokens: int = _param(64, 1, 1_024, "a client acknowledges at least this often")
+    unacked_tokens_max: int = _param(128, 2, 4_096, "a miner streams at most this far beyond the last ack")
+    frame_tokens_max: int = _param(128, 1, 1_024, "tokens in one frame")
+    # Router queue
+    queue_requests_max: int = _param(256, 1, 65_536, "requests waiting in a router's queue")
+    queue_tokens_max: int = _param(1_048_576, 1_024, 1 << 30, "tokens asked for by the requests in the queue")
+    queue_client_requests_max: int = _param(32, 1, 65_536, "requests of one client in the queue")
+    sessions_per_router_max: int = _param(2_048, 1, 65_536, "sessions a router holds")
+    sessions_per_client_max: int = _param(256, 1, 4_096, "sessions of one client a router holds")
+    # Engine
+    microbatch_tokens: int = _param(32, 1, 63, "n_ubatch of generator and checker: at 63 or less they agree bit for bit")
+    margin_tolerance_milli: int = _param(100, 1, 10_000, "τ: raw margin in thousandths of a logit an honest token stays below")
+
+    def validate(self) -> "Params":
+        """Check every bound and every relation between parameters; returns self. Raises ParameterError."""
+        for item in fields(self):
+            value, low, high = getattr(self, item.name), item.metadata["low"], item.metadata["high"]
+            if type(value) is not int or not low <= value <= high:
+                raise ParameterError(f"{item.name} = {value!r} must be an integer from {low} to {high}")
+        self._require(self.ack_every_tokens < self.unacked_tokens_max, "ack_every_tokens < unacked_tokens_max")
+        self._require(self.frame_tokens_max <= self.unacked_tokens_max, "frame_tokens_max <= unacked_tokens_max")
+        self._require(self.bids_good <= self.bids_max, "bids_good <= bids_max")
+        self._require(self.bid_window_ms < self.announcement_lifetime_ms, "bid_window_ms < announcement_lifetime_ms")
+        self._require(self.advert_interval_ms * 2 < self.advert_lifetime_ms, "2 × advert_interval_ms < advert_lifetime_ms")
+        self._require(sum(self.gossip_budget().values()) <= 100, "the topics' budgets sum up to at most 100/s")
+        return self
+
+    def gossip_budget(self) -> dict[str, int]:
+        """Messages a second of each topic."""
+        return {
+            name.removeprefix("gossip_").removesuffix("_per_second"): getattr(self, name)
+            for name in (item.name for item in fields(self))
+            if name.startswith("gossip_") and name.endswith("_per_second")
+        }
+
+    @staticmethod
+    def _require(holds: bool, relation: str) -> None:
+        if not holds:
+            raise ParameterError(f"parameters must satisfy {relation}")

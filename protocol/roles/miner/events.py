@@ -1,0 +1,67 @@
+"""What passes between the miner's machine and its engine."""
+
+from dataclasses import dataclass
+
+from protocol.core.ids import ModelDigest
+from protocol.core.machine import NO_KEY, Key
+from protocol.messages.sampling import SamplingParams
+from protocol.messages.tasks import EndReason, PromptMessage
+
+GenerationKey = tuple[bytes, int, int]
+"""(session, task, lane)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Render the messages, then generate; Rendered, Produced… and Generated or GenerationFailed come back."""
+
+    generation: GenerationKey
+    model: ModelDigest
+    messages: tuple[PromptMessage, ...]
+    sampling: SamplingParams
+    lane_seed: bytes
+    max_tokens: int
+    key: Key = NO_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class CancelGeneration:
+    """Stop a generation; nothing more of it comes back."""
+
+    generation: GenerationKey
+    key: Key = NO_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The prompt's token ids, before the first Produced."""
+
+    generation: GenerationKey
+    prompt_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """Tokens that are ready: ids and each one's share of the visible text."""
+
+    generation: GenerationKey
+    ids: tuple[int, ...]
+    texts: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The generation ended by itself."""
+
+    generation: GenerationKey
+    reason: EndReason
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFailed:
+    """The engine could not run it; ``code`` is one of the lifecycle's terminal codes."""
+
+    generation: GenerationKey
+    code: str
+    detail: str

@@ -1,0 +1,105 @@
+"""One lane as its miner runs it: tokens in from the engine, signed frames out, held back by acks.
+
+One frame is in flight at a time; tokens that become ready meanwhile join the next one. The first is sent at
+once. At most ``unacked_tokens_max`` tokens run ahead of the client's last signed ack, so acks are the flow
+control, end to end.
+"""
+
+from collections import deque
+
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.ids import Digest
+from protocol.core.params import Params
+from protocol.messages.tasks import Ack, EndReason, EndRecord, FrameMessage, TaskOrder
+from protocol.roles.miner.events import GenerationKey
+from protocol.session.transcript import SegmentWriter
+
+
+class Lane:
+    """The sending side of one segment."""
+
+    def __init__(self, params: Params, order: TaskOrder, generation: GenerationKey, started_ms: int) -> None:
+        self.order = order
+        self.generation = generation
+        self.started_ms = started_ms
+        self.first_token_ms: int | None = None
+        self.writer: SegmentWriter | None = None
+        self.cancelling = False
+        self.acked = 0
+        self._params = params
+        self._ready: deque[tuple[int, bytes]] = deque()
+        self._end: EndRecord | None = None
+        self._in_flight = False
+        self._boundaries: dict[int, Digest] = {}
+        """Chain value at the end of each frame that is not acknowledged: what an ack may name."""
+
+    def produced(self, ids: tuple[int, ...], texts: tuple[bytes, ...], now_ms: int) -> None:
+        """Take tokens from the engine; bounded by the order's max_tokens."""
+        if self.first_token_ms is None:
+            self.first_token_ms = now_ms
+        self._ready.extend(zip(ids, texts, strict=True))
+
+    def ended(self, reason: EndReason, cached_tokens: int) -> None:
+        """The engine is done, or the task was cancelled: what is ready is sent, then the end."""
+        assert self.writer is not None
+        total = self.writer.index + len(self._ready)
+        prompt = self.writer.head.prompt_token_count
+        self._end = EndRecord(reason, prompt, total, min(cached_tokens, prompt))
+
+    def cancelled(self) -> None:
+        """Forget what was not sent and end here."""
+        self._ready.clear()
+        self.ended(EndReason.CANCELLED, 0)
+
+    def next_frame(self) -> FrameMessage | None:
+        """The frame to send now, or None: nothing ready, one in flight, or no credit left."""
+        if self.writer is None or self._in_flight or self.writer.ended:
+            return None
+        credit = self.acked + self._params.unacked_tokens_max - self.writer.index
+        take = min(len(self._ready), self._params.frame_tokens_max, credit)
+        last = take == len(self._ready) and self._end is not None
+        if take <= 0 and not last:
+            return None
+        tokens = [self._ready.popleft() for _ in range(take)]
+        frame = self.writer.frame([t for t, _ in tokens], [b for _, b in tokens], self._end if last else None)
+        self._in_flight = True
+        self._boundaries[self.writer.index] = self.writer.chain
+        return frame
+
+    def sent(self) -> None:
+        """The frame in flight was handed to the connection."""
+        self._in_flight = False
+
+    @property
+    def backlog(self) -> int:
+        """Tokens that are ready and not sent."""
+        return len(self._ready)
+
+    @property
+    def starved(self) -> bool:
+        """Whether only a missing ack holds the lane up."""
+        return (
+            self.writer is not None
+            and not self.writer.ended
+            and bool(self._ready)
+            and self.writer.index - self.acked >= self._params.unacked_tokens_max
+        )
+
+    @property
+    def all_sent(self) -> bool:
+        """Whether the end left."""
+        return self.writer is not None and self.writer.ended and not self._in_flight
+
+    def take_ack(self, ack: Ack) -> None:
+        """Move the credit. Raises RemoteProtocolError for an ack that does not name what was signed.
+
+        Spec: [ACK-CREDIT.1]
+        """
+        if self.writer is None or ack.index > self.writer.index:
+            raise RemoteProtocolError("an ack names tokens that were not sent")
+        if ack.index <= self.acked:
+            return
+        if self._boundaries.get(ack.index) != ack.chain:
+            raise RemoteProtocolError("an ack names another chain than the one signed")
+        self.acked = ack.index
+        self._boundaries = {index: chain for index, chain in self._boundaries.items() if index > ack.index}

@@ -1,0 +1,384 @@
+"""The miner's machine: announcements to bids, lease requests to slots, orders to signed frames.
+
+It runs nothing without the client's signed order under an assignment that names its own lease, and streams
+nothing beyond the client's signed acks. A session's stream to its router is the lease: when it goes, the slot
+is free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocol.core.deadlines import Deadlines
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.ids import ZERO_DIGEST, ModelDigest, NodeId, SessionId
+from protocol.core.machine import (
+    Channel,
+    ChannelClosed,
+    ChannelNumbers,
+    ChannelOpened,
+    Close,
+    DeadlineReached,
+    GossipReceived,
+    Note,
+    Received,
+    Send,
+    Sent,
+)
+from protocol.core.params import Params
+from protocol.core.signing import Domain, Sign, typed_digest, verify
+from protocol.messages.adverts import ModelOffer
+from protocol.messages.sessions import (
+    Announcement,
+    LeaseBusy,
+    LeaseGrant,
+    LeaseRelease,
+    LeaseRequest,
+    session_id,
+)
+from protocol.messages.tasks import (
+    AckMessage,
+    CancelTask,
+    SegmentHead,
+    SegmentStart,
+    StartTask,
+    TaskFailed,
+)
+from protocol.roles.miner.bidding import BidDesk
+from protocol.roles.miner.events import (
+    CancelGeneration,
+    Generate,
+    Generated,
+    GenerationFailed,
+    GenerationKey,
+    Produced,
+    Rendered,
+)
+from protocol.roles.miner.lane import Lane
+from protocol.roles.miner.leases import Generations, Lease
+from protocol.session.sampling import lane_seed
+from protocol.session.transcript import SegmentWriter, prompt_tokens_digest
+
+TASK_LANES_KEPT = 4
+"""Lanes of a lease that are sent but wait for the last ack, or wind down after a cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinerSettings:
+    """What distinguishes one miner from another."""
+
+    node: NodeId
+    offers: Mapping[ModelDigest, ModelOffer]
+    boot: bytes
+    """16 random bytes drawn at process start."""
+
+
+class MinerMachine:
+    """See the module. ``handle`` takes the common events and those of ``miner.events``."""
+
+    protocols = ("task",)
+    topics = ("sessions",)
+
+    def __init__(self, settings: MinerSettings, domain: Domain, params: Params, sign: Sign) -> None:
+        self._settings = settings
+        self._domain = domain
+        self._params = params
+        self._sign = sign
+        self._generations = Generations(settings.boot)
+        self._bids = BidDesk(settings.node, domain, params, sign, settings.offers, ChannelNumbers())
+        self._leases: dict[SessionId, Lease] = {}
+        self._by_channel: dict[Channel, SessionId | None] = {}
+        self._peers: dict[Channel, NodeId] = {}
+        self._deadlines: Deadlines[tuple[str, GenerationKey]] = Deadlines()
+
+    def slots(self) -> tuple[int, int]:
+        """(free, total) over all models."""
+        total = sum(offer.slots for offer in self._settings.offers.values())
+        return total - len(self._leases), total
+
+    def next_deadline(self) -> int | None:
+        """The earliest of bids, leases and tasks."""
+        candidates = [at for at in (self._bids.next_deadline(), self._deadlines.next()) if at is not None]
+        return min(candidates, default=None)
+
+    def handle(self, event: object, now_ms: int) -> list[object]:
+        """Take one event; total on whatever a peer sent."""
+        match event:
+            case GossipReceived(message=Announcement() as announcement):
+                free, total = self.slots()
+                return self._bids.announced(event.origin, announcement, free, total, now_ms)
+            case ChannelOpened():
+                return self._opened(event)
+            case Received() if self._bids.owns(event.channel):
+                return self._bids.received(event.channel, event.message)
+            case Received():
+                return self._received(event, now_ms)
+            case Sent():
+                return self._sent(event.channel, now_ms)
+            case ChannelClosed():
+                self._bids.closed(event.channel)
+                return self._drop_channel(event.channel)
+            case DeadlineReached():
+                return self._bids.expire(now_ms) + self._expire(now_ms)
+            case Rendered() | Produced() | Generated() | GenerationFailed():
+                return self._progress(event, now_ms)
+        return []
+
+    # Leases
+
+    def _opened(self, event: ChannelOpened) -> list[object]:
+        if len(self._by_channel) >= self._params.sessions_per_miner_max:
+            return [Close(event.channel)]
+        self._by_channel[event.channel] = None
+        self._peers[event.channel] = event.peer
+        return []
+
+    def _received(self, event: Received, now_ms: int) -> list[object]:
+        if event.channel not in self._by_channel:
+            return []
+        try:
+            match event.message:
+                case LeaseRequest():
+                    return self._lease(event.channel, event.message, now_ms)
+                case StartTask():
+                    return self._start(event.channel, event.message, now_ms)
+                case AckMessage():
+                    return self._ack(event.channel, event.message, now_ms)
+                case CancelTask():
+                    return self._cancel(event.channel, event.message, now_ms)
+                case LeaseRelease():
+                    return [*self._drop_channel(event.channel), Close(event.channel)]
+            raise RemoteProtocolError(f"{type(event.message).__name__} is not for a miner")
+        except RemoteProtocolError as error:
+            peer = self._peers[event.channel]
+            note = Note("miner.peer-broke-rule", (("peer", peer.hex()), ("why", str(error))))
+            return [*self._drop_channel(event.channel), Close(event.channel), note]
+
+    def _lease(self, channel: Channel, request: LeaseRequest, now_ms: int) -> list[object]:
+        opening, peer = request.opening, self._peers[channel]
+        session = session_id(self._domain, opening)
+        verify(session, request.signature, opening.client, "the session")
+        if self._by_channel[channel] is not None:
+            raise RemoteProtocolError("a stream carries one lease")
+        if peer not in opening.routers:
+            raise RemoteProtocolError("the session does not name this router")
+        refusal = self._refusal(session, request, now_ms)
+        if refusal is not None:
+            del self._by_channel[channel], self._peers[channel]
+            return [Send(channel, LeaseBusy(session, 1_000, refusal)), Close(channel)]
+        lease = Lease(session, opening, peer, channel, self._generations.take())
+        self._leases[session] = lease
+        self._by_channel[channel] = session
+        self._rest(lease, now_ms)
+        return [Send(channel, LeaseGrant(session, lease.generation, self._params.lease_idle_ms), key=session)]
+
+    def _refusal(self, session: SessionId, request: LeaseRequest, now_ms: int) -> str | None:
+        opening = request.opening
+        offer = self._settings.offers.get(ModelDigest(opening.model))
+        if offer is None:
+            return "the model is not served here"
+        if offer.price_wei > opening.price_cap_wei:
+            return "the price cap is below the price"
+        if now_ms > opening.expires_ms + self._params.clock_skew_ms_max:
+            return "the session has expired"
+        if session in self._leases:
+            return "the session holds a lease here already"
+        return "no free slot" if self.slots()[0] <= 0 else None
+
+    def _rest(self, lease: Lease, now_ms: int) -> None:
+        """Start the idle clock of a lease on which nothing runs."""
+        if not lease.running():
+            self._deadlines.set(("idle", (lease.session, 0, 0)), now_ms + self._params.lease_idle_ms)
+
+    def _drop_channel(self, channel: Channel) -> list[object]:
+        self._peers.pop(channel, None)
+        session = self._by_channel.pop(channel, None)
+        lease = self._leases.pop(session, None) if session is not None else None
+        if lease is None:
+            return []
+        self._deadlines.clear(("idle", (lease.session, 0, 0)))
+        effects: list[object] = []
+        for lane in lease.lanes.values():
+            effects += self._forget(lane)
+        return effects
+
+    def _forget(self, lane: Lane) -> list[object]:
+        self._deadlines.clear(("task", lane.generation))
+        self._deadlines.clear(("ack", lane.generation))
+        if lane.cancelling or (lane.writer is not None and lane.writer.ended):
+            return []
+        return [CancelGeneration(lane.generation)]
+
+    # Tasks
+
+    def _start(self, channel: Channel, start: StartTask, now_ms: int) -> list[object]:
+        lease = self._lease_of(channel)
+        self._check_order(lease, start)
+        order = start.order
+        if lease.running():
+            return [Send(channel, self._failed(order.session, order.task, "queue_full", "a task is running"))]
+        for key in [key for key, lane in lease.lanes.items() if lane.all_sent or lane.cancelling][:-TASK_LANES_KEPT]:
+            self._forget(lease.lanes.pop(key))
+        lease.last_task = order.task
+        lease.assignment_number = start.assignment.number
+        generation = (bytes(lease.session), order.task, start.lane)
+        lane = Lane(self._params, order, generation, now_ms)
+        lease.lanes[order.task, start.lane] = lane
+        self._deadlines.clear(("idle", (lease.session, 0, 0)))
+        timeout_ms = min(start.timeout_ms, self._params.task_deadline_ms_max)
+        self._deadlines.set(("task", generation), now_ms + timeout_ms)
+        prompt = start.prompt
+        seed = lane_seed(order.seed, prompt.sampling.choice, start.lane)
+        return [
+            Generate(
+                generation, lease.model, prompt.messages, prompt.sampling, seed, order.max_tokens, key=lease.session
+            )
+        ]
+
+    def _check_order(self, lease: Lease, start: StartTask) -> None:
+        """Refuse whatever the client did not sign or the router did not assign. Spec: [MINER-ORDER.1]"""
+        order, assignment, prompt = start.order, start.assignment, start.prompt
+        verify(typed_digest(self._domain, order), start.signature, lease.opening.client, "the order")
+        verify(typed_digest(self._domain, assignment), start.assignment_signature, lease.router, "the assignment")
+        if order.session != lease.session or assignment.session != lease.session:
+            raise RemoteProtocolError("order and assignment are for another session")
+        if assignment.router != lease.router or assignment.number < lease.assignment_number:
+            raise RemoteProtocolError("the assignment is not the router's latest")
+        lanes = list(zip(assignment.miners, assignment.generations, strict=False))
+        if len(assignment.miners) != len(assignment.generations) or start.lane >= len(lanes):
+            raise RemoteProtocolError("the assignment has no such lane")
+        if lanes[start.lane] != (self._settings.node, lease.generation):
+            raise RemoteProtocolError("the assignment does not name this miner's lease")
+        if not lease.last_task < order.task <= lease.opening.tasks_max:
+            raise RemoteProtocolError("order numbers rise, up to the session's tasks_max")
+        if order.prompt != prompt.commitment() or order.sampling != prompt.sampling.digest():
+            raise RemoteProtocolError("the order commits to another prompt or sampling")
+        if not 0 < order.max_tokens <= self._params.tokens_per_task_max:
+            raise RemoteProtocolError("the order's max_tokens is out of bounds")
+
+    def _progress(self, event: Rendered | Produced | Generated | GenerationFailed, now_ms: int) -> list[object]:
+        session, task, number = event.generation
+        lease = self._leases.get(SessionId(session))
+        lane = lease.lanes.get((task, number)) if lease is not None else None
+        if lease is None or lane is None or lane.cancelling:
+            return []
+        match event:
+            case Rendered():
+                return self._begin(lease, lane, event.prompt_tokens)
+            case Produced():
+                lane.produced(event.ids, event.texts, now_ms)
+            case Generated():
+                self._measure(lane, now_ms)
+                lane.ended(event.reason, event.cached_tokens)
+            case GenerationFailed():
+                return self._fail(lease, lane, event.code, event.detail, now_ms)
+        return self._pump(lease, lane, now_ms)
+
+    def _begin(self, lease: Lease, lane: Lane, prompt_tokens: tuple[int, ...]) -> list[object]:
+        order = lane.order
+        head = SegmentHead(
+            session=lease.session,
+            task=order.task,
+            lane=lane.generation[2],
+            generation=lease.generation,
+            miner=self._settings.node,
+            order=typed_digest(self._domain, order),
+            prompt=order.prompt,
+            prompt_tokens=prompt_tokens_digest(prompt_tokens),
+            prompt_token_count=len(prompt_tokens),
+            model=lease.model,
+            sampling=order.sampling,
+            start_index=0,
+            previous_head=ZERO_DIGEST,
+        )
+        lane.writer = SegmentWriter(self._domain, self._sign, head)
+        return [Send(lease.channel, SegmentStart(head), key=lease.session)]
+
+    def _pump(self, lease: Lease, lane: Lane, now_ms: int) -> list[object]:
+        frame = lane.next_frame()
+        if frame is not None:
+            return [Send(lease.channel, frame, report=True, key=lease.session)]
+        if lane.starved:
+            self._deadlines.set(("ack", lane.generation), now_ms + self._params.frame_gap_timeout_ms)
+        return []
+
+    def _sent(self, channel: Channel, now_ms: int) -> list[object]:
+        session = self._by_channel.get(channel)
+        lease = self._leases.get(session) if session is not None else None
+        if lease is None:
+            return []
+        effects: list[object] = []
+        for lane in list(lease.lanes.values()):
+            lane.sent()
+            effects += self._pump(lease, lane, now_ms)
+            if lane.all_sent:
+                self._deadlines.clear(("task", lane.generation))
+                self._deadlines.clear(("ack", lane.generation))
+                self._rest(lease, now_ms)
+        return effects
+
+    def _ack(self, channel: Channel, message: AckMessage, now_ms: int) -> list[object]:
+        lease, ack = self._lease_of(channel), message.ack
+        lane = lease.lanes.get((ack.task, ack.lane))
+        if lane is None:
+            return []
+        verify(typed_digest(self._domain, ack), message.signature, lease.opening.client, "the ack")
+        if ack.session != lease.session or ack.generation != lease.generation:
+            raise RemoteProtocolError("the ack is for another session or generation")
+        lane.take_ack(ack)
+        self._deadlines.clear(("ack", lane.generation))
+        return self._pump(lease, lane, now_ms)
+
+    def _cancel(self, channel: Channel, message: CancelTask, now_ms: int) -> list[object]:
+        lease = self._lease_of(channel)
+        effects: list[object] = []
+        for lane in lease.running():
+            if lane.order.task != message.task or message.session != lease.session:
+                continue
+            if lane.writer is None:
+                effects += self._fail(lease, lane, "cancelled", "cancelled before the first token", now_ms)
+                continue
+            effects += self._forget(lane)
+            lane.cancelling = True
+            lane.cancelled()
+            effects += self._pump(lease, lane, now_ms)
+        self._rest(lease, now_ms)
+        return effects
+
+    def _fail(self, lease: Lease, lane: Lane, code: str, detail: str, now_ms: int) -> list[object]:
+        effects = self._forget(lane)
+        lane.cancelling = True
+        del lease.lanes[lane.order.task, lane.generation[2]]
+        self._rest(lease, now_ms)
+        failed = self._failed(lease.session, lane.order.task, code, detail)
+        return [*effects, Send(lease.channel, failed, key=lease.session)]
+
+    def _expire(self, now_ms: int) -> list[object]:
+        effects: list[object] = []
+        for kind, (session, task, number) in self._deadlines.due(now_ms):
+            lease = self._leases.get(SessionId(session))
+            if lease is None:
+                continue
+            if kind == "idle":
+                effects += [Send(lease.channel, LeaseRelease(lease.session)), *self._drop_channel(lease.channel)]
+                effects.append(Close(lease.channel))
+                continue
+            lane = lease.lanes.get((task, number))
+            if lane is not None and not lane.all_sent:
+                code = "deadline_exceeded" if kind == "task" else "ack_timeout"
+                effects += self._fail(lease, lane, code, "the miner stopped the task", now_ms)
+        return effects
+
+    def _measure(self, lane: Lane, now_ms: int) -> None:
+        if lane.first_token_ms is not None and lane.writer is not None:
+            produced = lane.writer.index + lane.backlog
+            self._bids.speed.observe(produced, lane.first_token_ms - lane.started_ms, now_ms - lane.first_token_ms)
+
+    def _lease_of(self, channel: Channel) -> Lease:
+        session = self._by_channel[channel]
+        if session is None:
+            raise RemoteProtocolError("the stream holds no lease")
+        return self._leases[session]
+
+    @staticmethod
+    def _failed(session: bytes, task: int, code: str, detail: str) -> TaskFailed:
+        return TaskFailed(session, task, code, detail[:1_024], 0)

@@ -1,0 +1,1 @@
+"""How a session lives: adverts, auction, queue, lifecycle, transcript, sampling."""

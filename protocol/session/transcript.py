@@ -1,0 +1,237 @@
+"""The bound chain of a lane: how a miner writes it, how everybody else checks it.
+
+``chain_0`` is the typed digest of the segment's head, which binds network, session, task, lane, generation,
+miner, order, prompt commitment, rendered prompt, model and sampling. Every token moves the chain on by one
+hash; every frame signs (segment, index, chain). A lane ends with a signed end record. So a reader that holds
+the session's assignment and its own order can be shown nothing else than what the miner signed for exactly
+this task: no token changed, dropped, repeated, moved, or cut off at the end.
+
+A lane may consist of several segments (failover): the next one starts at the last signed index and names the
+chain value there.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocol.core.errors import LocalProtocolError, SignatureError, TranscriptError
+from protocol.core.ids import ZERO_DIGEST, Digest, Generation, ModelDigest, NodeId, SessionId
+from protocol.core.signing import Domain, Sign, recover, typed_digest
+from protocol.messages.tasks import Ack, AckMessage, EndRecord, Frame, FrameMessage, SegmentHead, TaskOrder
+
+_TOKEN = struct.Struct(">QII")
+_END = struct.Struct(">BIII")
+
+
+def prompt_tokens_digest(ids: Sequence[int]) -> Digest:
+    """sha256 of the rendered prompt's token ids as big-endian 32-bit words."""
+    return Digest(hashlib.sha256(b"p2pnode/prompt-tokens/1" + struct.pack(f">{len(ids)}I", *ids)).digest())
+
+
+def advance(chain: Digest, index: int, token: int, text: bytes) -> Digest:
+    """The chain after the token that makes the lane ``index`` tokens long. Spec: [CHAIN-TOKEN.1]"""
+    return Digest(hashlib.sha256(b"\x01" + chain + _TOKEN.pack(index, token, len(text)) + text).digest())
+
+
+def close_chain(chain: Digest, end: EndRecord) -> Digest:
+    """The chain after the end record; only an end frame signs such a value. Spec: [CHAIN-END.1]"""
+    packed = _END.pack(end.reason, end.prompt_tokens, end.completion_tokens, end.cached_tokens)
+    return Digest(hashlib.sha256(b"\x02" + chain + packed).digest())
+
+
+def segment_id(domain: Domain, head: SegmentHead) -> Digest:
+    """The id of a segment and the start of its chain. Spec: [CHAIN-HEAD.1]"""
+    return Digest(typed_digest(domain, head))
+
+
+class SegmentWriter:
+    """One segment as its miner writes it. Frames come out signed and in order; after the end nothing does."""
+
+    def __init__(self, domain: Domain, sign: Sign, head: SegmentHead) -> None:
+        self.head = head
+        self.index = head.start_index
+        self.chain = segment_id(domain, head)
+        self.ended = False
+        self._segment = self.chain
+        self._domain = domain
+        self._sign = sign
+
+    def frame(self, ids: Sequence[int], texts: Sequence[bytes], end: EndRecord | None) -> FrameMessage:
+        """Sign the next tokens. Raises LocalProtocolError after the end or for an empty frame without one."""
+        if self.ended or not (ids or end) or len(ids) != len(texts):
+            raise LocalProtocolError("a frame holds tokens or an end, and nothing follows the end")
+        first = self.index
+        for token, text in zip(ids, texts, strict=True):
+            self.index += 1
+            self.chain = advance(self.chain, self.index, token, text)
+        signed = self.chain
+        if end is not None:
+            self.ended = True
+            signed = close_chain(self.chain, end)
+        frame = Frame(self._segment, self.index, signed, end is not None)
+        return FrameMessage(
+            session=self.head.session,
+            task=self.head.task,
+            lane=self.head.lane,
+            first_index=first,
+            ids=tuple(ids),
+            texts=tuple(texts),
+            end=end,
+            signature=self._sign(typed_digest(self._domain, frame)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentExpectation:
+    """What a reader knows before the head comes: from its own order and the router's assignment."""
+
+    session: SessionId
+    task: int
+    lane: int
+    generation: Generation
+    miner: NodeId
+    order: Digest
+    prompt: Digest
+    model: ModelDigest
+    sampling: Digest
+    max_tokens: int
+
+
+def expect_segment(
+    domain: Domain, order: TaskOrder, lane: int, generation: bytes, miner: bytes, model: bytes
+) -> SegmentExpectation:
+    """What the segment of a lane must bind under this order and assignment."""
+    return SegmentExpectation(
+        session=SessionId(order.session),
+        task=order.task,
+        lane=lane,
+        generation=Generation(generation),
+        miner=NodeId(miner),
+        order=typed_digest(domain, order),
+        prompt=Digest(order.prompt),
+        model=ModelDigest(model),
+        sampling=Digest(order.sampling),
+        max_tokens=order.max_tokens,
+    )
+
+
+class LaneVerifier:
+    """A lane as anyone else reads it. Every method raises TranscriptError naming the link that broke, and after
+    that nothing more is accepted.
+
+    Spec: [CHAIN-HEAD.1] [CHAIN-TOKEN.1] [CHAIN-ORDER.1] [CHAIN-END.1] [CHAIN-SIGNER.1]
+    """
+
+    def __init__(self, domain: Domain, expected: SegmentExpectation) -> None:
+        self._domain = domain
+        self._expected = expected
+        self._segment: Digest | None = None
+        self._broken = False
+        self.index = 0
+        self.chain = ZERO_DIGEST
+        self.head: SegmentHead | None = None
+        self.end: EndRecord | None = None
+
+    def begin(self, head: SegmentHead) -> None:
+        """Take a segment's head."""
+        with self._breaking():
+            if self._segment is not None:
+                raise TranscriptError("head", "the segment has started already")
+            self._check_head(head)
+            self.head = head
+            self._segment = self.chain = segment_id(self._domain, head)
+
+    def take(self, message: FrameMessage) -> None:
+        """Take the next frame."""
+        with self._breaking():
+            if self._segment is None:
+                raise TranscriptError("head", "a frame came before the segment's head")
+            if self.end is not None:
+                raise TranscriptError("frame.index", f"a frame came after the end at token {self.index}")
+            self._check_place(message)
+            chain, index = self.chain, self.index
+            for token, text in zip(message.ids, message.texts, strict=True):
+                index += 1
+                chain = advance(chain, index, token, text)
+            signed = chain if message.end is None else close_chain(chain, message.end)
+            self._check_signature(message, Frame(self._segment, index, signed, message.end is not None))
+            self.chain, self.index, self.end = chain, index, message.end
+
+    def finish(self) -> EndRecord:
+        """The end record; raises when the stream stopped without one."""
+        if self.end is None:
+            raise TranscriptError("end", f"the stream was cut after token {self.index}: no signed end record")
+        return self.end
+
+    def _check_head(self, head: SegmentHead) -> None:
+        expected = self._expected
+        for name in ("session", "task", "lane", "generation", "miner", "order", "prompt", "model", "sampling"):
+            got, want = getattr(head, name), getattr(expected, name)
+            if got != want:
+                raise TranscriptError(f"head.{name}", f"is {_shown(got)}, expected {_shown(want)}")
+        if head.start_index != self.index or head.previous_head != self.chain:
+            raise TranscriptError("head.start_index", f"starts at token {head.start_index}, expected {self.index}")
+
+    def _check_place(self, message: FrameMessage) -> None:
+        expected = self._expected
+        for name in ("session", "task", "lane"):
+            got, want = getattr(message, name), getattr(expected, name)
+            if got != want:
+                raise TranscriptError(f"frame.{name}", f"is {_shown(got)}, expected {_shown(want)}")
+        if message.first_index != self.index:
+            kind = "repeated or out of order" if message.first_index < self.index else "missing before this one"
+            raise TranscriptError("frame.index", f"starts at token {message.first_index}, expected {self.index}: {kind}")
+        if len(message.ids) != len(message.texts) or not (message.ids or message.end):
+            raise TranscriptError("frame.tokens", "a frame holds as many texts as tokens, and tokens or an end")
+        total = self.index + len(message.ids)
+        if total > expected.max_tokens:
+            raise TranscriptError("frame.tokens", f"{total} tokens, the order allows {expected.max_tokens}")
+        if message.end is not None and message.end.completion_tokens != total:
+            raise TranscriptError("end.usage", f"claims {message.end.completion_tokens} tokens, the lane has {total}")
+
+    def _check_signature(self, message: FrameMessage, frame: Frame) -> None:
+        try:
+            signer = recover(typed_digest(self._domain, frame), message.signature)
+        except SignatureError as error:
+            raise TranscriptError("frame.signature", str(error)) from error
+        if signer != self._expected.miner:
+            span = f"tokens {message.first_index} to {frame.index}"
+            raise TranscriptError(
+                "frame.signature", f"{span} are not what miner {self._expected.miner.hex()} signed (or another key did)"
+            )
+
+    def _breaking(self) -> "_Breaking":
+        if self._broken:
+            raise TranscriptError("transcript", "an earlier link is broken")
+        return _Breaking(self)
+
+    def _break(self) -> None:
+        self._broken = True
+
+
+class _Breaking:
+    """Marks the verifier as broken when a check inside fails, so that a bad stream cannot be resumed."""
+
+    def __init__(self, verifier: LaneVerifier) -> None:
+        self._verifier = verifier
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            self._verifier._break()
+
+
+def make_ack(domain: Domain, sign: Sign, verifier: LaneVerifier) -> AckMessage:
+    """The reader's signed acknowledgement of all it has verified. Spec: [ACK-SIGNED.1]"""
+    head = verifier.head
+    if head is None:
+        raise LocalProtocolError("nothing to acknowledge before the head")
+    ack = Ack(head.session, head.task, head.lane, head.generation, verifier.index, verifier.chain)
+    return AckMessage(ack, sign(typed_digest(domain, ack)))
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
