@@ -21,7 +21,9 @@ ADDRESS_CHARACTERS_MAX = 256
 EXAMPLE = "/ip4/203.0.113.7/tcp/4001/p2p/16Uiu2HAkzjLLosHcV4LGvLY4vskdgvuQuyKwh59nsCyS2VUwvP9i?network=<64 hex digits>"
 
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
-_HOST_NAME = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+)
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 _NETWORK = re.compile(r"[0-9a-f]{64}")
 
@@ -114,7 +116,9 @@ def parse_multiaddr(text: str) -> Multiaddr:
         peer_id = _peer_id(rest[1] if len(rest) > 1 else "")
         rest = rest[2:]
     if rest:
-        raise MalformedAddress(f"the address has /{_shown('/'.join(rest))} where only /ws and then /p2p/<peer id> may stand")
+        raise MalformedAddress(
+            f"the address has /{_shown('/'.join(rest))} where only /ws and then /p2p/<peer id> may stand"
+        )
     return Multiaddr(parts[0], host, port, websocket, peer_id)
 
 
@@ -146,7 +150,8 @@ def _peer_id(text: str) -> str:
         raise MalformedAddress(f"the peer id {_shown(text)!r} is not base58; it may be cut off or mistyped") from error
     if len(raw) != len(_PEER_ID_PREFIX) + 33 or not raw.startswith(_PEER_ID_PREFIX) or raw[6] not in (2, 3):
         raise MalformedAddress(
-            f"the peer id {_shown(text)!r} is not that of a secp256k1 key, which starts with 16Uiu2; it may be cut off or mistyped"
+            f"the peer id {_shown(text)!r} is not that of a secp256k1 key, which starts with 16Uiu2; "
+            "it may be cut off or mistyped"
         )
     return text
 

@@ -7,6 +7,7 @@ has the best score is joined, again and again. Pieces carry the space before a w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count, islice, product
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -69,8 +70,6 @@ def base_vocabulary(joined: list[str]) -> Vocabulary:
 
 def filler_vocabulary(size: int) -> Vocabulary:
     """Return a valid vocabulary of exactly this size whose joined pieces are all short strings of small letters."""
-    from itertools import count, islice, product
-
     smallest = len(SPECIALS) + 256 + 95
     if size < smallest:
         raise ValueError(f"a vocabulary needs at least {smallest} tokens, not {size}")

@@ -62,6 +62,12 @@ class FrameTooLarge(TransportError):
     code = "transport/frame-too-large"
 
 
+class PublishRefused(TransportError):
+    """Our own messages on a topic exceed our share of it for longer than may be waited."""
+
+    code = "transport/publish-refused"
+
+
 class Verdict(Enum):
     """What a topic's check says of a gossip message; never an exception, never "not yet"."""
 

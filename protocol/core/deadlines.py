@@ -32,6 +32,10 @@ class Deadlines(Generic[K]):
         """Never fall due; a name that is not set is fine."""
         self._at.pop(name, None)
 
+    def at(self, name: K) -> int | None:
+        """When a name falls due."""
+        return self._at.get(name)
+
     def next(self) -> int | None:
         """The earliest deadline."""
         while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][0]:

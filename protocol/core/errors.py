@@ -55,6 +55,16 @@ class TranscriptError(RemoteProtocolError):
         self.link = link
 
 
+class AuctionError(RemoteProtocolError):
+    """A bid set or assignment that does not hold; ``link`` names the part of the proof that broke."""
+
+    code = "remote/auction"
+
+    def __init__(self, link: str, message: str) -> None:
+        super().__init__(f"{link}: {message}")
+        self.link = link
+
+
 class ParameterError(P2PNodeError):
     """A parameter or genesis value outside its bounds."""
 

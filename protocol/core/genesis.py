@@ -68,5 +68,7 @@ def _params(content: Any) -> Params:
     known = {item.name for item in fields(Params)}
     if not isinstance(content, dict) or set(content) != known:
         wrong = set(content) ^ known if isinstance(content, dict) else known
-        raise ParameterError(f"params must name every parameter once; missing or unknown: {', '.join(sorted(wrong)[:8])}")
+        raise ParameterError(
+            f"params must name every parameter once; missing or unknown: {', '.join(sorted(wrong)[:8])}"
+        )
     return Params(**content).validate()

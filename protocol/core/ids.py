@@ -11,7 +11,7 @@ NodeId = NewType("NodeId", bytes)
 Digest = NewType("Digest", bytes)
 """32 bytes of sha256 or keccak-256; the name of the field says of what."""
 
-SessionId = NewType("SessionId", bytes)
+SessionId = NewType("SessionId", Digest)
 """The EIP-712 digest of a SessionOpen: 32 bytes, chosen by nobody but the client's signature."""
 
 NetworkId = NewType("NetworkId", bytes)

@@ -61,8 +61,10 @@ class Params:
     sessions_per_router_max: int = _param(2_048, 1, 65_536, "sessions a router holds")
     sessions_per_client_max: int = _param(256, 1, 4_096, "sessions of one client a router holds")
     # Engine
-    microbatch_tokens: int = _param(32, 1, 63, "n_ubatch of generator and checker: at 63 or less they agree bit for bit")
-    margin_tolerance_milli: int = _param(100, 1, 10_000, "τ: raw margin in thousandths of a logit an honest token stays below")
+    microbatch_tokens: int = _param(32, 1, 63, "n_ubatch of generator and checker")
+    margin_tolerance_milli: int = _param(
+        100, 1, 10_000, "τ: raw margin an honest token stays below, in thousandths of a logit"
+    )
 
     def validate(self) -> "Params":
         """Check every bound and every relation between parameters; returns self. Raises ParameterError."""
@@ -74,7 +76,9 @@ class Params:
         self._require(self.frame_tokens_max <= self.unacked_tokens_max, "frame_tokens_max <= unacked_tokens_max")
         self._require(self.bids_good <= self.bids_max, "bids_good <= bids_max")
         self._require(self.bid_window_ms < self.announcement_lifetime_ms, "bid_window_ms < announcement_lifetime_ms")
-        self._require(self.advert_interval_ms * 2 < self.advert_lifetime_ms, "2 × advert_interval_ms < advert_lifetime_ms")
+        self._require(
+            self.advert_interval_ms * 2 < self.advert_lifetime_ms, "2 × advert_interval_ms < advert_lifetime_ms"
+        )
         self._require(sum(self.gossip_budget().values()) <= 100, "the topics' budgets sum up to at most 100/s")
         return self
 

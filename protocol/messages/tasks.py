@@ -177,9 +177,7 @@ class FrameMessage(Message, frozen=True):
     first_index: U64
     """Tokens of the lane before this frame."""
     ids: Annotated[tuple[U32, ...], Meta(max_length=FRAME_TOKENS_MAX)]
-    texts: Annotated[
-        tuple[Annotated[bytes, Meta(max_length=TOKEN_BYTES_MAX)], ...], Meta(max_length=FRAME_TOKENS_MAX)
-    ]
+    texts: Annotated[tuple[Annotated[bytes, Meta(max_length=TOKEN_BYTES_MAX)], ...], Meta(max_length=FRAME_TOKENS_MAX)]
     """Each token's share of the visible text."""
     end: EndRecord | None
     signature: SignatureBytes

@@ -1,1 +1,1 @@
-"""How a session lives: adverts, auction, queue, lifecycle, transcript, sampling."""
+"""A session from its opening to its end: lifecycle, auction, transcript, sampling."""

@@ -103,7 +103,7 @@ def expect_segment(
 ) -> SegmentExpectation:
     """What the segment of a lane must bind under this order and assignment."""
     return SegmentExpectation(
-        session=SessionId(order.session),
+        session=SessionId(Digest(order.session)),
         task=order.task,
         lane=lane,
         generation=Generation(generation),
@@ -181,7 +181,9 @@ class LaneVerifier:
                 raise TranscriptError(f"frame.{name}", f"is {_shown(got)}, expected {_shown(want)}")
         if message.first_index != self.index:
             kind = "repeated or out of order" if message.first_index < self.index else "missing before this one"
-            raise TranscriptError("frame.index", f"starts at token {message.first_index}, expected {self.index}: {kind}")
+            raise TranscriptError(
+                "frame.index", f"starts at token {message.first_index}, expected {self.index}: {kind}"
+            )
         if len(message.ids) != len(message.texts) or not (message.ids or message.end):
             raise TranscriptError("frame.tokens", "a frame holds as many texts as tokens, and tokens or an end")
         total = self.index + len(message.ids)

@@ -17,7 +17,7 @@ from p2pnode.models.train.tokenizer import Tokenizer, learn
 VOCABULARY_SIZE = 2_048
 VOCABULARY_SEED, VOCABULARY_CONVERSATIONS = 7, 40_000
 SIZES = {"tiny": (6, 192, 6, 512), "small": (4, 128, 4, 352)}
-STEPS = {"tiny": 1_900, "small": 1_900}
+STEPS = {"tiny": 1_150, "small": 800}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ conversations put unrelated segments one after the other, which is what a real c
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
@@ -49,7 +50,8 @@ _KINDS: tuple[tuple[float, Callable[[random.Random], Segment], bool], ...] = (
     (3, give_name, False),
     (5, unknown, True),
 )
-_FACTS_SHARE = 100 - sum(share for share, _, _ in _KINDS)
+_KIND_ENDS = tuple(accumulate(share for share, _, _ in _KINDS))
+_FACTS_SHARE = 100 - _KIND_ENDS[-1]
 
 
 def _facts(rng: random.Random) -> Segment:
@@ -95,11 +97,7 @@ def _segment(rng: random.Random) -> Segment:
     chance = rng.uniform(0, 100)
     if chance < _FACTS_SHARE:
         return [(_roughen(rng, question), answer) for question, answer in _facts(rng)]
-    chance -= _FACTS_SHARE
-    for share, make, rough in _KINDS:
-        if chance < share:
-            break
-        chance -= share
+    _, make, rough = _KINDS[bisect(_KIND_ENDS, chance - _FACTS_SHARE)]
     return [(_roughen(rng, question) if rough else question, answer) for question, answer in make(rng)]
 
 

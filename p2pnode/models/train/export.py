@@ -30,5 +30,11 @@ def export(model: Llama, shape: Shape, vocabulary: Vocabulary, path: Path, *, si
         return values
 
     write_gguf(
-        path, shape=shape, vocabulary=vocabulary, kind=kind, name=f"p2pnode {size}", description=_DESCRIPTION, tensor=tensor
+        path,
+        shape=shape,
+        vocabulary=vocabulary,
+        kind=kind,
+        name=f"p2pnode {size}",
+        description=_DESCRIPTION,
+        tensor=tensor,
     )

@@ -51,11 +51,14 @@ class Family:
         return self.answer.format(**self.rows[row])
 
     def held_out(self) -> Iterator[tuple[str, str]]:
-        """Yield every (question, answer) that training never shows."""
-        for wording, ask in enumerate(self.asks):
-            for row, values in enumerate(self.rows):
-                if self.is_held_out(wording, row):
-                    yield ask.format(**values), self.reply(row)
+        """Yield every (question, answer) that training never shows, under this row or its twin."""
+        named = [
+            (ask.format(**values), row, self.is_held_out(wording, row))
+            for wording, ask in enumerate(self.asks)
+            for row, values in enumerate(self.rows)
+        ]
+        trained = {question for question, _, kept in named if not kept}
+        yield from ((question, self.reply(row)) for question, row, kept in named if kept and question not in trained)
 
 
 def capital(text: str) -> str:
@@ -200,8 +203,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "tool",
-        ("What do you use {x} for?", "What can I do with {x}?", "What do people use {x} for?", "What do I need {x} for?",
-         "Tell me what you use {x} for.", "Why do people need {x}?"),
+        ("What do you use {x} for?", "What can I do with {x}?", "What do people use {x} for?",
+         "What do I need {x} for?", "Tell me what you use {x} for.", "Why do people need {x}?"),
         "You use {x} to {y}.", _pairs(household.TOOLS), 3, "And {x}?",
     ),
     Family(

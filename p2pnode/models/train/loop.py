@@ -20,6 +20,7 @@ from p2pnode.models.train.tokenizer import Tokenizer
 __all__ = ["Plan", "train", "validation_loss"]
 
 VALIDATION_SEED_OFFSET = 1_000_003
+REPORT_EVERY = 25
 POOL = 4_096  # conversations sorted by length together, so that rows of a batch are about equally long
 
 
@@ -28,7 +29,7 @@ class Plan:
     """How long and how fast to train."""
 
     steps: int
-    batch_tokens: int = 4_096
+    batch_tokens: int = 3_072
     peak_rate: float = 3e-3
     final_rate: float = 1e-4
     warm_up: int = 60
@@ -74,9 +75,6 @@ def _optimizers(model: Llama, plan: Plan) -> tuple[torch.optim.Optimizer, ...]:
     inner = [weight for weight in model.blocks.parameters() if weight.dim() == 2]
     ids = {id(weight) for weight in inner}
     outer = [weight for weight in model.parameters() if id(weight) not in ids]
-    import os
-    if os.environ.get("ADAM"):
-        return (torch.optim.AdamW(model.parameters(), lr=plan.peak_rate, betas=(0.9, 0.95), weight_decay=0.05),)
     return (
         torch.optim.Muon(inner, lr=plan.peak_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(outer, lr=plan.peak_rate, betas=(0.9, 0.95), weight_decay=0.0),
@@ -97,21 +95,23 @@ def train(shape: Shape, tokenizer: Tokenizer, plan: Plan, *, bfloat16: bool) -> 
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             loss = model.loss(tokens, learned)
         model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
         seen += tokens.numel()
         losses += loss.item()
-        if (step + 1) % 25 == 0:
+        if (step + 1) % REPORT_EVERY == 0:
             seconds = time.monotonic() - began
-            print(f"step {step + 1}/{plan.steps} loss {losses / 25:.4f} {seen / seconds:.0f} tok/s {seconds:.0f} s", flush=True)
+            mean, speed = losses / REPORT_EVERY, seen / seconds
+            print(f"step {step + 1}/{plan.steps} loss {mean:.4f} {speed:.0f} tok/s {seconds:.0f} s", flush=True)
             losses = 0.0
     return model
 
 
-@torch.no_grad()
 def validation_loss(model: Llama, tokenizer: Tokenizer, shape: Shape, plan: Plan, count: int = 40) -> float:
     """Return the mean loss over batches of another seed (same generator, so facts are not new)."""
     stream = batches(tokenizer, shape.context, plan.batch_tokens, plan.seed + VALIDATION_SEED_OFFSET)
-    return sum(model.loss(tokens, learned).item() for tokens, learned in islice(stream, count)) / count
+    with torch.no_grad():
+        losses = [float(model.loss(tokens, learned)) for tokens, learned in islice(stream, count)]
+    return sum(losses) / count

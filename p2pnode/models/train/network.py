@@ -28,7 +28,7 @@ def _rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc, unused-ignore]  # torch is absent where this is checked
     """One layer: attention, then a gated feed-forward, each behind a norm and around a residual."""
 
     def __init__(self, shape: Shape) -> None:
@@ -59,7 +59,7 @@ class Block(nn.Module):
         return after
 
 
-class Llama(nn.Module):
+class Llama(nn.Module):  # type: ignore[misc, unused-ignore]
     """The whole network, from token ids to the loss or the logits."""
 
     def __init__(self, shape: Shape) -> None:
@@ -71,10 +71,11 @@ class Llama(nn.Module):
         cos, sin = _rope_table(shape)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        into_residual = 0.04 / (2 * shape.layers) ** 0.5
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 deep = name.endswith(("attn_output.weight", "ffn_down.weight"))
-                nn.init.normal_(weight, std=0.02 if "embd" in name else 0.04 / (2 * shape.layers) ** 0.5 if deep else 0.05)
+                nn.init.normal_(weight, std=0.02 if "embd" in name else into_residual if deep else 0.05)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Return the normed last hidden states. tokens: int64[batch, time]."""

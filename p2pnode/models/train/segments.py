@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from p2pnode.models.train.facts import ANIMALS, COLOURS_OF, Animal
+from p2pnode.models.train.families import capital
 from p2pnode.models.train.household import EXPLANATIONS, INSTRUCTIONS, LISTS, NUMBER_WORDS
 from p2pnode.models.train.stories import HEROES, PLACES, article, make_cast, tell
 from p2pnode.models.train.talk import (
@@ -108,16 +109,18 @@ def count(rng: random.Random) -> Segment:
     chance = rng.random()
     if chance < 0.5:
         last = rng.randint(2, 20)
-        asks = ("Count to {}.", "Count up to {}.", "Can you count to {}?", "Please count to {}.", "Count from 1 to {}.")
-        return [(rng.choice(asks).format(last), ", ".join(map(str, range(1, last + 1))) + ".")]
+        ask = rng.choice(
+            ("Count to {}.", "Count up to {}.", "Can you count to {}?", "Please count to {}.", "Count from 1 to {}.")
+        )
+        return [(ask.format(last), ", ".join(map(str, range(1, last + 1))) + ".")]
     first = rng.randint(0, 15)
     last = rng.randint(first + 1, 20)
     if chance < 0.8:
-        asks = ("Count from {} to {}.", "Please count from {} to {}.", "Can you count from {} to {}?")
-        return [(rng.choice(asks).format(first, last), ", ".join(map(str, range(first, last + 1))) + ".")]
+        ask = rng.choice(("Count from {} to {}.", "Please count from {} to {}.", "Can you count from {} to {}?"))
+        return [(ask.format(first, last), ", ".join(map(str, range(first, last + 1))) + ".")]
     top = rng.randint(3, 15)
-    asks = ("Count down from {}.", "Count backwards from {}.", "Please count down from {}.")
-    return [(rng.choice(asks).format(top), ", ".join(map(str, range(top, 0, -1))) + ".")]
+    ask = rng.choice(("Count down from {}.", "Count backwards from {}.", "Please count down from {}."))
+    return [(ask.format(top), ", ".join(map(str, range(top, 0, -1))) + ".")]
 
 
 def _strange(rng: random.Random) -> str:
@@ -157,11 +160,14 @@ def story(rng: random.Random) -> Segment:
     segment = [(ask.format(kind=subject), tell(rng, cast))]
     chance = rng.random()
     if chance < 0.12:
-        asks = (f"What was the name of the {cast.kind}?", f"What was the {cast.kind} called?", "Who was the story about?")
-        segment.append((rng.choice(asks), f"The story was about {article(cast.kind)} named {cast.name}."))
+        kind = cast.kind
+        ask = rng.choice(
+            (f"What was the name of the {kind}?", f"What was the {kind} called?", "Who was the story about?")
+        )
+        segment.append((ask, f"The story was about {article(cast.kind)} named {cast.name}."))
     elif chance < 0.24:
-        asks = (f"Where did {cast.name} live?", f"Where did the {cast.kind} live?")
-        segment.append((rng.choice(asks), f"{cast.name} lived near the {cast.place}."))
+        ask = rng.choice((f"Where did {cast.name} live?", f"Where did the {cast.kind} live?"))
+        segment.append((ask, f"{cast.name} lived near the {cast.place}."))
     elif chance < 0.36:
         segment.append((rng.choice(_MORE), tell(rng, make_cast(rng))))
     elif chance < 0.48:
@@ -172,12 +178,13 @@ def story(rng: random.Random) -> Segment:
 
 def _description(animal: Animal) -> str:
     """All that the table knows about an animal, in sentences."""
-    parts = [f"{article(animal.name)} is a {animal.size} animal.", f"It lives {animal.home}.", f"It eats {animal.food}."]
+    name = article(animal.name)
+    parts = [f"{name} is a {animal.size} animal.", f"It lives {animal.home}.", f"It eats {animal.food}."]
     if animal.colour != "-":
         parts.append(f"It is {animal.colour}.")
     if animal.legs != "-":
         parts.append(f"It has {animal.legs} legs.")
-    parts.append(f"A {animal.name} {animal.trait}." if animal.name[0] not in "aeiou" else f"An {animal.name} {animal.trait}.")
+    parts.append(f"{capital(name)} {animal.trait}.")
     if animal.baby not in ("-", "owlet"):
         parts.append(f"A baby {animal.name} is called a {animal.baby}.")
     return " ".join(parts)
@@ -186,8 +193,9 @@ def _description(animal: Animal) -> str:
 def describe_animal(rng: random.Random) -> Segment:
     """Everything about one animal."""
     animal = rng.choice(ANIMALS)
-    asks = ("Describe {a}.", "What is {a}?", "Tell me all about {a}.", "Tell me more about {a}.", "Explain what {a} is.",
-            "Tell me everything about {a}.", "Can you describe {a}?", "What kind of animal is {a}?",
+    asks = ("Describe {a}.", "What is {a}?", "Tell me all about {a}.", "Tell me more about {a}.",
+            "Explain what {a} is.", "Tell me everything about {a}.", "Can you describe {a}?",
+            "What kind of animal is {a}?",
             "Tell me about {a}.", "Tell me about the {n}.", "Describe the {n}.")  # fmt: skip
     return [(rng.choice(asks).format(a=article(animal.name), n=animal.name), _description(animal))]
 

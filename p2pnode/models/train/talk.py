@@ -18,8 +18,9 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("I am fine, thank you. How can I help you?",),
     ),
     (
-        ("Who are you?", "What are you?", "Tell me who you are.", "Please introduce yourself.", "Tell me about yourself.",
-         "Can you introduce yourself?", "Who am I talking to?", "What kind of model are you?"),
+        ("Who are you?", "What are you?", "Tell me who you are.", "Please introduce yourself.",
+         "Tell me about yourself.", "Can you introduce yourself?", "Who am I talking to?",
+         "What kind of model are you?"),
         ("I am a tiny language model that ships with p2pnode. I can tell short stories and answer simple questions.",),
     ),
     (
@@ -55,7 +56,8 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("I am very small: I fit into a file of a few megabytes.",),
     ),
     (
-        ("Thank you!", "Thank you.", "Thanks!", "Thanks.", "Thank you very much.", "Thanks a lot!", "Great, thank you!"),
+        ("Thank you!", "Thank you.", "Thanks!", "Thanks.", "Thank you very much.", "Thanks a lot!",
+         "Great, thank you!"),
         ("You are welcome!", "You are welcome! Is there anything else?"),
     ),
     (
@@ -79,7 +81,10 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("How many days are in a week?", "How many days does a week have?"), ("There are 7 days in a week.",)),
     (("How many months are in a year?", "How many months does a year have?"), ("There are 12 months in a year.",)),
     (("How many hours are in a day?", "How many hours does a day have?"), ("There are 24 hours in a day.",)),
-    (("How many minutes are in an hour?", "How many minutes does an hour have?"), ("There are 60 minutes in an hour.",)),
+    (
+        ("How many minutes are in an hour?", "How many minutes does an hour have?"),
+        ("There are 60 minutes in an hour.",),
+    ),
     (("How many fingers are on a hand?", "How many fingers does a hand have?"), ("There are 5 fingers on a hand.",)),
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from p2pnode.models.vocabulary import BYTE, CONTROL, END, SPACE, SPECIALS, Turn, Vocabulary, base_vocabulary
 
@@ -22,7 +23,7 @@ _CHUNKS = re.compile(rf"{SPACE}?[^{SPACE}]+|{SPACE}")
 
 
 def _joins(symbols: Sequence[str]) -> Iterable[tuple[str, str]]:
-    return zip(symbols, symbols[1:], strict=False)
+    return pairwise(symbols)
 
 
 def learn(texts: Iterable[str], size: int) -> Vocabulary:
@@ -75,7 +76,8 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Prepare the look-ups for a vocabulary."""
         self.vocabulary = vocabulary
-        self._ids = {piece: at for at, piece in enumerate(vocabulary.pieces) if vocabulary.types[at] not in (CONTROL, BYTE)}
+        kinds = vocabulary.types
+        self._ids = {piece: at for at, piece in enumerate(vocabulary.pieces) if kinds[at] not in (CONTROL, BYTE)}
         self._first_byte = vocabulary.id_of("<0x00>")
         self._chunk = lru_cache(maxsize=65_536)(self._cut)
 

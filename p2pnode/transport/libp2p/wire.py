@@ -22,6 +22,8 @@ class Wire(ReadWriteCloser):
         self._remote = _peer_name(stream)
 
     async def read(self, n: int | None = None) -> bytes:
+        if n == 0:
+            return b""
         if self._at >= len(self._buffer):
             try:
                 self._buffer = await self.stream.receive_some(_READ_BYTES)
@@ -58,6 +60,8 @@ class WebSocketWire(ReadWriteCloser):
         self._at = 0
 
     async def read(self, n: int | None = None) -> bytes:
+        if n == 0:
+            return b""
         while self._at >= len(self._buffer):
             try:
                 message = await self._socket.get_message()

@@ -67,7 +67,7 @@ class BidDesk:
             return []
         if offer.price_wei > announcement.price_cap_wei or not self._fresh(announcement, now_ms):
             return []
-        session = SessionId(announcement.session)
+        session = SessionId(Digest(announcement.session))
         if not is_eligible(self._params, session, self._node, announcement.pool, announcement.widening):
             return []
         bid = Bid(
@@ -93,7 +93,7 @@ class BidDesk:
         envelope = seal(self._domain, self._sign, bid)
         digest = envelope_digest(self._domain, envelope, Bid)
         channel = self._numbers.take()
-        self._open[channel] = (SessionId(bid.session), router, digest)
+        self._open[channel] = (SessionId(Digest(bid.session)), router, digest)
         self._deadlines.set(channel, now_ms + RECEIPT_TIMEOUT_MS)
         self.bids[digest] = bid
         while len(self.bids) > RECEIPTS_MAX:

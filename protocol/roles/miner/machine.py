@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
-from protocol.core.ids import ZERO_DIGEST, ModelDigest, NodeId, SessionId
+from protocol.core.ids import ZERO_DIGEST, Digest, ModelDigest, NodeId, SessionId
 from protocol.core.machine import (
     Channel,
     ChannelClosed,
@@ -257,7 +257,7 @@ class MinerMachine:
 
     def _progress(self, event: Rendered | Produced | Generated | GenerationFailed, now_ms: int) -> list[object]:
         session, task, number = event.generation
-        lease = self._leases.get(SessionId(session))
+        lease = self._leases.get(SessionId(Digest(session)))
         lane = lease.lanes.get((task, number)) if lease is not None else None
         if lease is None or lane is None or lane.cancelling:
             return []
@@ -355,7 +355,7 @@ class MinerMachine:
     def _expire(self, now_ms: int) -> list[object]:
         effects: list[object] = []
         for kind, (session, task, number) in self._deadlines.due(now_ms):
-            lease = self._leases.get(SessionId(session))
+            lease = self._leases.get(SessionId(Digest(session)))
             if lease is None:
                 continue
             if kind == "idle":

@@ -1,0 +1,111 @@
+"""One thing an operator may set: its default, what it means, and the check that reads it.
+
+A check takes the value as TOML gives it and the folder that relative paths start from; it raises ValueError, or the
+error of the format it reads, saying what the value must be.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from p2pnode.address import parse_listen_address, parse_multiaddr
+
+UNSET = Path()
+"""The default of a path that follows from another one."""
+
+Check = Callable[[Any, Path], Any]
+
+
+def setting(check: Check, doc: str) -> dict[str, Any]:
+    """The metadata of a field that may be set; ``doc`` is what the operator reads beside an error."""
+    return {"check": check, "doc": doc}
+
+
+def number(low: int, high: int) -> Check:
+    """A whole number within bounds, both included."""
+
+    def check(value: Any, _: Path) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def text(characters_max: int) -> Check:
+    """Printable text, not empty."""
+
+    def check(value: Any, _: Path) -> str:
+        if not isinstance(value, str) or not 0 < len(value) <= characters_max or not value.isprintable():
+            raise ValueError(f"must be text of 1 to {characters_max} printable characters, in quotes")
+        return value
+
+    return check
+
+
+def one_of(names: Sequence[str]) -> Callable[..., str]:
+    """One of some names."""
+
+    def check(value: Any, _: Path = UNSET) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}{nearest(str(value), names)}")
+        return value
+
+    return check
+
+
+def flag(value: Any, _: Path) -> bool:
+    """True or false."""
+    if type(value) is not bool:
+        raise ValueError("must be true or false, without quotes")
+    return value
+
+
+def path(value: Any, folder: Path) -> Path | None:
+    """An absolute path, or None for an empty one."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("must be a path in quotes")
+    return (folder / Path(value).expanduser()).absolute() if value else None
+
+
+def name_or_path(*, is_path: Callable[[str], bool]) -> Check:
+    """A name, or the absolute form of a path."""
+
+    def check(value: Any, folder: Path) -> str:
+        name: str = text(4096)(value, folder)
+        return str(path(name, folder)) if is_path(name) else name
+
+    return check
+
+
+def each(read: Callable[[str], Any], what: str) -> Check:
+    """A list without repetitions of what ``read`` accepts."""
+
+    def check(value: Any, _: Path) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f'must be a list of {what} in quotes: ["...", "..."]')
+        if len(set(value)) != len(value):
+            raise ValueError(f"names one of its {what} twice")
+        return tuple(read(item) for item in value)
+
+    return check
+
+
+def listen_address(value: str) -> str:
+    """A multiaddr of this machine."""
+    return str(parse_listen_address(value))
+
+
+def announced_address(value: str) -> str:
+    """A multiaddr that others can dial, without the peer id."""
+    parsed = parse_multiaddr(value)
+    if parsed.peer_id is not None or parsed.port == 0:
+        raise ValueError(f"names {value}: give a host and a port from 1, without /p2p; the node adds its own")
+    return str(parsed)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``; did you mean …?`` if something known is near, else nothing."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,274 @@
+"""What a node must not forget: durable key-value records in SQLite, and the lock on the folder that holds them.
+
+Group commit: callers take turns, and whoever has the turn writes the batches of all that wait in one transaction,
+so a hundred machines that persist at once cost two syncs. A batch is whole or not there at all, and batches become
+durable in the order in which they were given.
+
+Rule: once a commit has failed nothing more is written. What the disk holds after a failed sync is unknown, so the
+node ends and reads it afresh.
+"""
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from protocol.core.errors import P2PNodeError
+
+DATABASE = "node.db"
+LOCK = "lock"
+KEY_BYTES_MAX = 1024
+VALUE_BYTES_MAX = 16 << 20
+
+_FORMAT = 1
+_APPLICATION_ID = 0x70327031  # "p2p1": SQLite keeps it in the file's header, so that `file` and we know what it is
+
+Record = tuple[bytes, bytes | None]
+"""A key and its value; None deletes the key."""
+
+
+class StoreError(P2PNodeError):
+    """The disk did not do what was asked; nothing acknowledged before is lost."""
+
+    code = "store/failed"
+
+
+class StoreLocked(StoreError):
+    """Another process works in this folder."""
+
+    code = "store/locked"
+
+
+class StoreCorrupt(StoreError):
+    """The database is damaged, or no database of this program."""
+
+    code = "store/corrupt"
+
+
+class StoreFull(StoreError):
+    """The disk, a quota or a file size limit is used up."""
+
+    code = "store/full"
+
+
+class StoreReadOnly(StoreError):
+    """The folder or the database cannot be written."""
+
+    code = "store/read-only"
+
+
+class _Batch:
+    """Records that become durable together. ``written`` once their fate is known, with ``error`` if it is bad."""
+
+    __slots__ = ("error", "records", "written")
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.written = False
+        self.error: StoreError | None = None
+
+
+class NodeStore:
+    """An open store. Made by :func:`open_store`; used from one trio run."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._path = path
+        self._writer = writer
+        self._reader = reader
+        self._waiting: list[_Batch] = []
+        self._turn = trio.Lock()
+        # A limiter of our own: threads that others wait in must not hold up what makes them durable.
+        self._thread = trio.CapacityLimiter(1)
+        self._failure: StoreError | None = None
+
+    async def persist(self, records: Sequence[Record]) -> None:
+        """Write all records or none; they are durable when this returns.
+
+        If cancelled while others commit, the records may or may not become durable. Raises StoreError.
+        """
+        for key, value in records:
+            if not 0 < len(key) <= KEY_BYTES_MAX or (value is not None and len(value) > VALUE_BYTES_MAX):
+                raise ValueError(f"a key has 1 to {KEY_BYTES_MAX} bytes, a value at most {VALUE_BYTES_MAX}")
+        batch = _Batch(records)
+        self._waiting.append(batch)
+        try:
+            async with self._turn:
+                if not batch.written:
+                    await self._commit_waiting()
+        finally:
+            if not batch.written:
+                self._waiting.remove(batch)
+        if batch.error is not None:
+            raise batch.error
+
+    def load(self, prefix: bytes) -> dict[bytes, bytes]:
+        """The durable records whose key starts with ``prefix``, in the order of keys. Raises StoreError."""
+        end = _after(prefix)
+        query = "SELECT key, value FROM records WHERE key >= ?" + (" AND key < ?" if end else "") + " ORDER BY key"
+        try:
+            return dict(self._reader.execute(query, (prefix, end) if end else (prefix,)))
+        except sqlite3.Error as error:
+            raise _named(error, self._path) from error
+
+    async def _commit_waiting(self) -> None:
+        """Commit what everybody waits for. Whoever has the turn does it; cancelling it must not harm the others."""
+        batches, self._waiting = self._waiting, []
+        if self._failure is None:
+            with trio.CancelScope(shield=True):
+                try:
+                    await trio.to_thread.run_sync(self._write, batches, limiter=self._thread)
+                except sqlite3.Error as error:
+                    self._failure = _named(error, self._path)
+        for batch in batches:
+            batch.error = self._failure
+            batch.written = True
+
+    def _write(self, batches: Sequence[_Batch]) -> None:
+        with self._writer:  # commits, or rolls back on an exception
+            self._writer.execute("BEGIN IMMEDIATE")
+            for batch in batches:
+                for key, value in batch.records:
+                    if value is None:
+                        self._writer.execute("DELETE FROM records WHERE key = ?", (key,))
+                    else:
+                        self._writer.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (key, value))
+
+
+@contextmanager
+def open_store(folder: Path) -> Iterator[NodeStore]:
+    """Lock a node's folder (made if missing, mode 0700) and open the store in it until the block ends.
+
+    Raises StoreLocked, StoreCorrupt, StoreReadOnly, StoreFull, StoreError.
+    """
+    path = folder / DATABASE
+    with lock_folder(folder), _connections(path) as (writer, reader):
+        yield NodeStore(path, writer, reader)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a node's folder (made if missing, mode 0700) against every other process until the block ends.
+
+    The kernel drops the lock with the process, however it ends. Raises StoreLocked, StoreReadOnly, StoreError.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            raise StoreLocked(
+                f"{folder} is in use by another node" + (f", process {holder}" if holder.isdigit() else ""),
+                hint="stop that node, or give this one a folder of its own: --state-dir FOLDER",
+            ) from error
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _connections(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
+    """A connection for writing and one for reading; the reader sees only what is committed."""
+    opened: list[sqlite3.Connection] = []
+    try:
+        try:
+            for _ in range(2):
+                # The thread that writes changes, but only one does at a time.
+                opened.append(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+                _prepare(opened[-1], path)
+        except sqlite3.Error as error:
+            raise _named(error, path) from error
+        yield opened[0], opened[1]
+    finally:
+        # SQLite folds the log into the database with the last connection; a failure there loses nothing, the
+        # log is read at the next start.
+        for connection in reversed(opened):
+            connection.close()
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE IF NOT EXISTS records (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        return
+    if application != _APPLICATION_ID:
+        raise StoreCorrupt(
+            f"{path} belongs to another program", hint="give the node a folder of its own: --state-dir FOLDER"
+        )
+    if version != _FORMAT:
+        raise StoreCorrupt(
+            f"{path} has format {version}, this build reads {_FORMAT}", hint="use the version of p2pnode that wrote it"
+        )
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise _damaged(path, str(verdict))
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key after all keys with this prefix; empty if there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b""
+
+
+def _damaged(path: Path, what: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{path} is damaged: {what}",
+        hint=f"check the disk, move {path.name}* away and start again: the node forgets its sessions, not its key",
+    )
+
+
+def _named(error: sqlite3.Error, path: Path) -> StoreError:
+    """SQLite's error as ours."""
+    reason = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the low byte is the primary code
+    if reason in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, str(error))
+    if reason == sqlite3.SQLITE_FULL:
+        return _full(path.parent)
+    if reason in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return _read_only(path.parent, str(error))
+    if reason == sqlite3.SQLITE_BUSY:
+        return StoreLocked(f"{path} is locked by another program", hint="close whatever has the database open")
+    return StoreError(
+        f"cannot write {path}: {error}", hint="check free space, the file size limit (ulimit -f) and the disk's health"
+    )
+
+
+def _unusable(folder: Path, error: OSError) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return _full(folder)
+    return _read_only(folder, error.strerror or str(error))
+
+
+def _full(folder: Path) -> StoreFull:
+    return StoreFull(
+        f"no space left to write in {folder}", hint="free some space, then start the node again; nothing is lost"
+    )
+
+
+def _read_only(folder: Path, what: str) -> StoreReadOnly:
+    return StoreReadOnly(
+        f"cannot write in {folder}: {what}",
+        hint="correct its owner and permissions, or give another: --state-dir FOLDER",
+    )

@@ -1,0 +1,58 @@
+"""What can be set of the libp2p transport; every default is safe for a public node."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from p2pnode.transport.libp2p.muxer import MuxerLimits
+from protocol.core.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Libp2pConfig:
+    """Addresses, budgets and bounds. Times in seconds, rates in messages a second."""
+
+    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
+    """Each is served as TCP and as WebSocket on the one port; port 0 lets the system choose. Empty: dial only."""
+    announce: tuple[str, ...] = ()
+    """What to tell others instead of what was bound: behind a NAT or a TLS proxy."""
+    bootstrap: tuple[str, ...] = ()
+    """Peers to keep connected from the start, each ending in ``/p2p/<peer id>``."""
+    book_path: Path | None = None
+    """Where known addresses survive a restart."""
+    mdns: bool = False
+    """Find peers on the local network by multicast."""
+    degree: int = 4
+    """Below this many peers, known addresses are dialed."""
+
+    topic_rates: Mapping[str, float] = field(default_factory=dict)
+    """Each topic's share of the network-wide budget."""
+    topic_rate_default: float = 20.0
+    allow: Callable[[NodeId], bool] | None = None
+    """Bonded or allow-listed origins; all others share a twentieth of each topic. None: nobody is a stranger."""
+    publish_wait_s: float = 5.0
+    """How far ahead our own messages may queue for their turn."""
+
+    connections: int = 256
+    connections_per_peer: int = 4
+    connections_per_ip: int = 64
+    """Inbound, and not for this machine's own addresses."""
+    handshakes: int = 128
+    """Inbound connections that have not yet said who they are."""
+    handshake_s: float = 8.0
+    inbound_streams: int = 4096
+    inbound_streams_per_peer: int = 256
+    first_frame_s: float = 10.0
+    """An inbound stream that has not named its protocol, or sent its first frame, by then is reset."""
+    frame_s: float = 30.0
+    """A frame that was begun is whole by then, or its stream is reset."""
+    idle_s: float = 900.0
+    """An inbound stream without a frame for so long is reset."""
+    send_s: float = 10.0
+    """The longest that a frame waits for a slow reader."""
+    muxer: MuxerLimits = MuxerLimits()
+
+    dial_retry_first_s: float = 0.5
+    dial_retry_max_s: float = 60.0
+    wanted: int = 256
+    """Peers that are kept connected."""

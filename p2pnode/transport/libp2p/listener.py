@@ -1,0 +1,134 @@
+"""Accepts TCP and WebSocket connections on one port, within bounds from the first byte on.
+
+libp2p's own listeners count nothing that has not finished its handshake, wait for ever for half a WebSocket upgrade,
+and never give back the slot of an inbound connection that has ended.
+"""
+
+import ipaddress
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from libp2p.network.connection.raw_connection import RawConnection
+from trio_websocket import wrap_server_stream
+
+from p2pnode.transport.address import Address, parse_address
+from p2pnode.transport.libp2p.config import Libp2pConfig
+from p2pnode.transport.libp2p.muxer import Muxer
+from p2pnode.transport.libp2p.wire import HeadedStream, WebSocketWire, Wire
+from p2pnode.transport.seam import TransportError
+
+log = logging.getLogger(__name__)
+
+Upgrade = Callable[[RawConnection], Awaitable[Muxer]]
+"""Secures and multiplexes an inbound connection; raises whatever is wrong with it."""
+
+_WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
+_HANDSHAKES_PER_IP_SHARE = 0.25
+
+
+class Listener:
+    """Serves every address of the configuration; ``addresses`` is what was bound."""
+
+    def __init__(self, config: Libp2pConfig, upgrade: Upgrade) -> None:
+        self._config = config
+        self._upgrade = upgrade
+        self._handshakes: Counter[str] = Counter()
+        self._connections: Counter[str] = Counter()
+        self.addresses: list[Address] = []
+        self.refused = 0
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Bind and accept in the nursery. Raises TransportError if an address is malformed or taken."""
+        for text in self._config.listen:
+            try:
+                address = parse_address(text)
+                sockets = await trio.open_tcp_listeners(address.port, host=address.host)
+            except (ValueError, OSError) as error:
+                raise TransportError(f"cannot listen on {text}: {error}; choose another address or port") from error
+            for socket in sockets:
+                port = socket.socket.getsockname()[1]
+                host = socket.socket.getsockname()[0]
+                kind = "ip6" if ":" in host else "ip4"
+                self.addresses += [Address(kind, host, port), Address(kind, host, port, websocket=True)]
+            nursery.start_soon(partial(trio.serve_listeners, self._serve, sockets))
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        """One connection, from its first byte to its end. Raises nothing: the listener would end with it."""
+        try:
+            ip = str(stream.socket.getpeername()[0])
+        except OSError:
+            return
+        if not self._admits(ip):
+            self.refused += 1
+            return
+        self._handshakes[ip] += 1
+        self._connections[ip] += 1
+        waiting = True
+
+        def done_waiting() -> None:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                _decrement(self._handshakes, ip)
+
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._config.handshake_s) as scope:
+                await self._serve_admitted(stream, scope, done_waiting)
+        except Exception as error:  # garbage, half handshakes, refused peers: ordinary on a public port
+            log.debug("inbound connection from %s: %r", ip, error)
+        finally:
+            done_waiting()
+            _decrement(self._connections, ip)
+            with trio.CancelScope(shield=True), trio.move_on_after(1.0):
+                await trio.aclose_forcefully(stream)
+
+    def _admits(self, ip: str) -> bool:
+        if self._handshakes.total() >= self._config.handshakes:
+            return False
+        if _is_local(ip):
+            return True
+        per_ip = max(1, int(self._config.handshakes * _HANDSHAKES_PER_IP_SHARE))
+        return self._handshakes[ip] < per_ip and self._connections[ip] < self._config.connections_per_ip
+
+    async def _serve_admitted(
+        self, stream: trio.SocketStream, scope: trio.CancelScope, done_waiting: Callable[[], None]
+    ) -> None:
+        head = b""
+        while len(head) < 3:
+            piece = await stream.receive_some(4096)
+            if not piece:
+                return
+            head += piece
+        if head.startswith(b"\x13/m"):
+            muxer = await self._upgrade(RawConnection(Wire(stream, head), False))
+            scope.deadline = float("inf")
+            done_waiting()
+            await muxer.event_closed.wait()
+        elif head.startswith(b"GET"):
+            async with trio.open_nursery() as nursery:
+                request = await wrap_server_stream(
+                    nursery, HeadedStream(stream, head), max_message_size=_WEBSOCKET_MESSAGE_BYTES_MAX
+                )
+                socket = await request.accept()
+                remote = stream.socket.getpeername()[:2]
+                muxer = await self._upgrade(RawConnection(WebSocketWire(socket, remote), False))
+                scope.deadline = float("inf")
+                done_waiting()
+                await muxer.event_closed.wait()
+                nursery.cancel_scope.cancel()
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
+def _is_local(ip: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

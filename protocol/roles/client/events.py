@@ -1,0 +1,142 @@
+"""What passes between the client's machine and the program that uses it. Entropy comes in with the wishes."""
+
+from dataclasses import dataclass
+
+from protocol.core.genesis import Genesis
+from protocol.core.ids import ModelDigest, NetworkId, NodeId, SessionId
+from protocol.core.machine import NO_KEY, Key
+from protocol.messages.sampling import SamplingParams
+from protocol.messages.sessions import Assignment, RouterHello
+from protocol.messages.tasks import EndRecord, PromptMessage, SegmentHead
+from protocol.session.auction import VerifiedAuction
+
+Handle = int
+"""Chosen by the program: names one wish and everything delivered for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRouter:
+    """Greet a router. Delivered: RouterReady, later RouterGone; or RouterGone at once."""
+
+    handle: Handle
+    router: NodeId
+    network: NetworkId | None
+    """The network the address names; a router of another one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAsked:
+    """Open a session at a greeted router. Delivered: SessionAssigned, then SessionOver; or SessionOver at once."""
+
+    handle: Handle
+    router: NodeId
+    model: ModelDigest
+    nonce: bytes
+    price_cap_wei: int
+    tokens: int
+    timeout_ms: int
+    lifetime_ms: int
+    tasks_max: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class AskTask:
+    """Order an answer in a session. Delivered: TaskHead, TaskText…, and exactly one TaskOver."""
+
+    handle: Handle
+    session: Handle
+    messages: tuple[PromptMessage, ...]
+    sampling: SamplingParams
+    nonce: bytes
+    seed: bytes
+    max_tokens: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsk:
+    """Stop an answer; its TaskOver follows."""
+
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAsked:
+    """Close a session; its SessionOver follows."""
+
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReady:
+    """The router answered: its network and the models it knows miners for."""
+
+    hello: RouterHello
+    genesis: Genesis
+
+
+@dataclass(frozen=True, slots=True)
+class RouterGone:
+    """No router there, or none that may be used; ``code`` is a terminal code."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAssigned:
+    """Miners are leased; the pick was recomputed from the signed bids, ``auction.ranks`` are the miners' places."""
+
+    session: SessionId
+    assignment: Assignment
+    auction: VerifiedAuction
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOver:
+    """The session ended."""
+
+    code: str
+    detail: str
+    retry_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHead:
+    """The miner bound the task; the first tokens follow."""
+
+    head: SegmentHead
+
+
+@dataclass(frozen=True, slots=True)
+class TaskText:
+    """Verified tokens and their text."""
+
+    first_index: int
+    ids: tuple[int, ...]
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOver:
+    """The one terminal event of a task: a signed end, or a code that says why there is none."""
+
+    end: EndRecord | None
+    code: str
+    """Empty with a signed end."""
+    detail: str
+    retry_after_ms: int
+    tokens: int
+    frames: int
+
+
+Item = RouterReady | RouterGone | SessionAssigned | SessionOver | TaskHead | TaskText | TaskOver
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand an item to the program."""
+
+    handle: Handle
+    item: Item
+    key: Key = NO_KEY

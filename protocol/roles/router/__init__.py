@@ -1,0 +1,6 @@
+"""The router: finds miners for clients' sessions and relays what they sign."""
+
+from protocol.roles.router.machine import RouterMachine
+from protocol.roles.router.state import RouterSettings
+
+__all__ = ["RouterMachine", "RouterSettings"]

@@ -1,0 +1,389 @@
+"""The router's machine: clients in, auctions and leases out, orders and frames through.
+
+It promises its clients one thing above all: whatever miners do, every session and every order ends in exactly
+one terminal event by its deadline. It holds no text longer than it takes to pass it on.
+"""
+
+from collections import OrderedDict
+
+from protocol.core.codec import decode
+from protocol.core.deadlines import Deadlines
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId, Signature
+from protocol.core.machine import (
+    Channel,
+    ChannelClosed,
+    ChannelNumbers,
+    ChannelOpened,
+    Close,
+    DeadlineReached,
+    Note,
+    Received,
+    Send,
+)
+from protocol.core.params import Params
+from protocol.core.signing import Domain, Sign, verify
+from protocol.messages.envelope import Envelope
+from protocol.messages.sessions import (
+    Bid,
+    ClientHello,
+    CloseSession,
+    LeaseBusy,
+    LeaseGrant,
+    LeaseRelease,
+    OpenSession,
+    RouterHello,
+    SessionEnded,
+    session_id,
+)
+from protocol.messages.tasks import AckMessage, CancelTask, FrameMessage, SegmentStart, SubmitTask, TaskFailed
+from protocol.roles.router.relay import Relay, TaskName
+from protocol.roles.router.rounds import RoundName, Rounds
+from protocol.roles.router.state import Measured, RouterSettings, Session
+from protocol.session.adverts import AdvertBook
+from protocol.session.lifecycle import SessionFact, SessionState
+from protocol.session.queue import FairQueue, Refused, Waiting
+
+MEASURED_MAX = 10_000
+MODELS_SHOWN_MAX = 64
+
+
+class RouterMachine:
+    """See the module. ``book`` is filled by the peer machine of the same node."""
+
+    protocols = ("client", "bid")
+    topics = ()
+
+    def __init__(self, settings: RouterSettings, domain: Domain, params: Params, sign: Sign, book: AdvertBook) -> None:
+        self._settings = settings
+        self._domain = domain
+        self._params = params
+        self._book = book
+        self._measured: OrderedDict[NodeId, Measured] = OrderedDict()
+        self._sessions: dict[SessionId, Session] = {}
+        self._queue = FairQueue(params)
+        self._rounds_open: set[SessionId] = set()
+        self._peers: dict[Channel, NodeId] = {}
+        self._clients: dict[Channel, set[SessionId]] = {}
+        self._bidders: set[Channel] = set()
+        self._miners: dict[Channel, SessionId] = {}
+        self._round_deadlines: Deadlines[RoundName] = Deadlines()
+        self._task_deadlines: Deadlines[TaskName] = Deadlines()
+        self._session_deadlines: Deadlines[SessionId] = Deadlines()
+        self._rounds = Rounds(
+            settings,
+            domain,
+            params,
+            sign,
+            book,
+            ChannelNumbers(),
+            self._round_deadlines,
+            self._measurement_of,
+            dict(settings.numbers),
+        )
+        self._relay = Relay(domain, params, self._task_deadlines, self._measurement_of)
+
+    def next_deadline(self) -> int | None:
+        """The earliest of rounds, tasks, sessions and the queue."""
+        clocks = (self._round_deadlines.next(), self._task_deadlines.next(), self._session_deadlines.next())
+        return min((at for at in clocks if at is not None), default=None)
+
+    def handle(self, event: object, now_ms: int) -> list[object]:
+        """Take one event; total on whatever a peer sent."""
+        match event:
+            case ChannelOpened():
+                return self._opened(event)
+            case Received():
+                return self._received(event, now_ms)
+            case ChannelClosed():
+                return self._closed(event, now_ms)
+            case DeadlineReached():
+                return self._expire(now_ms)
+        return []
+
+    def load(self) -> dict[str, int]:
+        """Figures for status."""
+        ready = sum(session.life.state is SessionState.READY for session in self._sessions.values())
+        return {
+            "sessions": len(self._sessions),
+            "sessions_ready": ready,
+            "queued": len(self._queue),
+            "tasks": sum(len(session.tasks) for session in self._sessions.values()),
+            "clients": len(self._clients),
+        }
+
+    # Channels
+
+    def _opened(self, event: ChannelOpened) -> list[object]:
+        held = self._clients if event.protocol == "client" else self._bidders
+        if len(held) >= 2 * self._params.sessions_per_router_max:
+            return [Close(event.channel)]
+        self._peers[event.channel] = event.peer
+        if event.protocol == "client":
+            self._clients[event.channel] = set()
+        else:
+            self._bidders.add(event.channel)
+        return []
+
+    def _received(self, event: Received, now_ms: int) -> list[object]:
+        try:
+            if event.channel in self._clients:
+                return self._from_client(event, now_ms)
+            if event.channel in self._bidders:
+                return self._from_bidder(event, now_ms)
+            if event.channel in self._miners:
+                return self._from_miner(event, now_ms)
+        except RemoteProtocolError as error:
+            peer = self._peers.get(event.channel, NodeId(b""))
+            note = Note("router.peer-broke-rule", (("peer", peer.hex()), ("why", str(error))))
+            return [note, *self._broke_rule(event.channel, error, now_ms), Close(event.channel)]
+        return []
+
+    def _broke_rule(self, channel: Channel, error: RemoteProtocolError, now_ms: int) -> list[object]:
+        effects: list[object] = []
+        for session in self._clients.get(channel, ()):
+            ended = SessionEnded(session, "bad_request", str(error)[:1_024], 0)
+            effects.append(Send(channel, ended, key=session))
+        return effects + self._closed(ChannelClosed(channel, str(error)), now_ms)
+
+    def _closed(self, event: ChannelClosed, now_ms: int) -> list[object]:
+        channel = event.channel
+        self._peers.pop(channel, None)
+        self._bidders.discard(channel)
+        effects: list[object] = []
+        for session in list(self._clients.pop(channel, ())):
+            effects += self._end(self._sessions[session], "router_lost", "the client left", now_ms, tell=False)
+        miner_of = self._miners.pop(channel, None)
+        if miner_of is not None and miner_of in self._sessions:
+            effects += self._miner_gone(self._sessions[miner_of], channel, event.reason, now_ms)
+        return effects
+
+    def _miner_gone(self, session: Session, channel: Channel, reason: str, now_ms: int) -> list[object]:
+        if session.lease is not None and session.lease.channel == channel:
+            if session.tasks:
+                self._measurement_of(session.lease.miner).failed()
+            return self._end(session, "miner_lost", f"the miner is gone: {reason}", now_ms)
+        if session.round is not None and session.round.channel == channel:
+            return self._watch(session, self._rounds.refused(session, now_ms, reason))
+        return []
+
+    # Clients
+
+    def _from_client(self, event: Received, now_ms: int) -> list[object]:
+        message = event.message
+        match message:
+            case ClientHello():
+                models = self._book.models(MODELS_SHOWN_MAX)
+                return [Send(event.channel, RouterHello(self._settings.node, self._settings.genesis, models))]
+            case OpenSession():
+                return self._open_session(event.channel, message, now_ms)
+            case CloseSession():
+                session = self._of_client(event.channel, message.session)
+                return self._end(session, "session_closed", "closed by its client", now_ms) if session else []
+            case SubmitTask():
+                session = self._of_client(event.channel, message.order.session)
+                if session is None or session.life.state is not SessionState.READY:
+                    code, detail = "session_expired", "the session is not open here"
+                    failed = TaskFailed(message.order.session, message.order.task, code, detail, 0)
+                    return [Send(event.channel, failed)]
+                return self._relay.submit(session, message, now_ms)
+            case AckMessage():
+                session = self._of_client(event.channel, message.ack.session)
+                return self._relay.ack(session, message) if session else []
+            case CancelTask():
+                session = self._of_client(event.channel, message.session)
+                return self._relay.cancel(session, message, now_ms) if session else []
+        raise RemoteProtocolError(f"{type(message).__name__} is not for a router")
+
+    def _of_client(self, channel: Channel, session: bytes) -> Session | None:
+        return self._sessions[SessionId(Digest(session))] if session in self._clients[channel] else None
+
+    def _open_session(self, channel: Channel, message: OpenSession, now_ms: int) -> list[object]:
+        opening = message.opening
+        id_ = session_id(self._domain, opening)
+        verify(id_, message.signature, opening.client, "the session")
+        refusal = self._refusal(channel, id_, message, now_ms)
+        if refusal is not None:
+            return [Send(channel, SessionEnded(id_, *refusal))]
+        timeout_ms = min(message.timeout_ms, self._params.task_deadline_ms_max)
+        peer = self._peers[channel]
+        session = Session(
+            id_, opening, Signature(message.signature), channel, peer, message.tokens, now_ms + timeout_ms
+        )
+        session.life.take(SessionFact.OPENED)
+        # Fair by connection: keys cost nothing, connections do.
+        outcome = self._queue.push(Waiting(id_, peer, max(1, message.tokens), session.deadline_ms), now_ms)
+        if isinstance(outcome, Refused):
+            detail = "the router's queue is full or too slow for the time given"
+            return [Send(channel, SessionEnded(id_, outcome.code, detail, outcome.retry_after_ms))]
+        self._sessions[id_] = session
+        self._clients[channel].add(id_)
+        self._session_deadlines.set(id_, session.deadline_ms)
+        return self._pump(now_ms)
+
+    def _refusal(
+        self, channel: Channel, id_: SessionId, message: OpenSession, now_ms: int
+    ) -> tuple[str, str, int] | None:
+        opening, params = message.opening, self._params
+        if self._settings.node not in opening.routers:
+            return ("bad_request", "the session does not name this router", 0)
+        if id_ in self._sessions:
+            return ("bad_request", "the session is open already", 0)
+        if not now_ms - params.clock_skew_ms_max < opening.expires_ms <= now_ms + params.session_lifetime_ms_max:
+            return ("bad_request", "expires_ms is past or too far ahead", 0)
+        if opening.lanes != 1:
+            return ("bad_request", "this router serves sessions of one lane", 0)
+        if not 0 < opening.tasks_max <= params.tasks_per_session_max:
+            return ("bad_request", f"tasks_max must be from 1 to {params.tasks_per_session_max}", 0)
+        if len(self._clients[channel]) >= params.sessions_per_client_max:
+            return ("rate_limited", "this client has too many sessions open", 1_000)
+        if len(self._sessions) >= params.sessions_per_router_max:
+            return ("queue_full", "the router holds as many sessions as it may", 1_000)
+        if not self._book.pool(ModelDigest(opening.model)):
+            return ("model_not_found", f"no known miner serves model {opening.model.hex()[:16]}", 0)
+        return None
+
+    # Rounds
+
+    def _pump(self, now_ms: int) -> list[object]:
+        """Start rounds for queued sessions while there is room."""
+        effects: list[object] = []
+        while len(self._rounds_open) < self._settings.rounds_max:
+            item = self._queue.pop(now_ms)
+            if item is None:
+                break
+            session = self._sessions.get(SessionId(Digest(item.key)))
+            if session is not None:
+                self._rounds_open.add(session.id)
+                effects += self._rounds.announce(session, now_ms)
+        return effects
+
+    def _from_bidder(self, event: Received, now_ms: int) -> list[object]:
+        if not isinstance(event.message, Envelope):
+            raise RemoteProtocolError("a bid comes in an envelope")
+        session = self._session_of_bid(event.message)
+        if session is None:
+            raise RemoteProtocolError("bids for that session are closed")
+        peer = self._peers[event.channel]
+        receipt, effects = self._rounds.take_bid(session, peer, event.message, now_ms)
+        return [Send(event.channel, receipt), *self._watch(session, effects)]
+
+    def _session_of_bid(self, envelope: Envelope) -> Session | None:
+        # The session id is read before the signature is checked: it only says where to look.
+        bid = decode(envelope.payload)
+        return self._sessions.get(SessionId(Digest(bid.session))) if isinstance(bid, Bid) else None
+
+    def _from_miner(self, event: Received, now_ms: int) -> list[object]:
+        session = self._sessions.get(self._miners[event.channel])
+        message = event.message
+        if session is None:
+            return []
+        match message:
+            case LeaseGrant() if session.round is not None and session.round.channel == event.channel:
+                effects = self._rounds.granted(session, message)
+                self._rounds_open.discard(session.id)
+                self._session_deadlines.set(session.id, session.opening.expires_ms)
+                return effects + self._pump(now_ms)
+            case LeaseBusy() if session.round is not None and session.round.channel == event.channel:
+                self._miners.pop(event.channel)
+                return [Close(event.channel), *self._watch(session, self._rounds.refused(session, now_ms, message))]
+            case LeaseRelease() if session.lease is not None:
+                return self._end(session, "session_expired", "the miner ended the idle lease", now_ms)
+            case SegmentStart():
+                return self._relay.head(session, message)
+            case FrameMessage():
+                return self._relay.frame(session, message, now_ms)
+            case TaskFailed():
+                return self._relay.miner_failed(session, message, now_ms)
+        raise RemoteProtocolError(f"{type(message).__name__} is out of place")
+
+    def _watch(self, session: Session, effects: list[object]) -> list[object]:
+        """Remember the channel on which a miner was just asked for a lease."""
+        if session.round is not None and session.round.channel is not None and session.round.asked is not None:
+            self._miners[session.round.channel] = session.id
+            self._peers[session.round.channel] = session.round.asked
+        return effects
+
+    # Ends
+
+    def _end(
+        self,
+        session: Session,
+        code: str,
+        detail: str,
+        now_ms: int,
+        *,
+        tell: bool = True,
+        retry_after_ms: int = 0,
+    ) -> list[object]:
+        """A session is over: its tasks end, its slot is free, others may have it."""
+        effects = self._rounds.abandon(session)
+        told = self._relay.fail_all(session, code, detail)
+        if tell:
+            effects += told
+            ended = SessionEnded(session.id, code, detail[:1_024], retry_after_ms)
+            effects.append(Send(session.client, ended, key=session.id))
+        if session.lease is not None and code != "miner_lost":
+            effects += [
+                Send(session.lease.channel, LeaseRelease(session.id), key=session.id),
+                Close(session.lease.channel, key=session.id),
+            ]
+        for held in (session.lease, session.round):
+            if held is not None and held.channel is not None:
+                self._miners.pop(held.channel, None)
+                self._peers.pop(held.channel, None)
+        session.life.take(SessionFact.ENDED)
+        del self._sessions[session.id]
+        self._queue.remove(session.id)
+        self._rounds_open.discard(session.id)
+        self._session_deadlines.clear(session.id)
+        if session.client in self._clients:
+            self._clients[session.client].discard(session.id)
+        return effects + self._wake(now_ms) + self._pump(now_ms)
+
+    def _wake(self, now_ms: int) -> list[object]:
+        """A slot may be free: the session that has waited longest between rounds asks again at once."""
+        for session in self._rounds_open:
+            waiting = self._sessions.get(session)
+            if waiting is not None and waiting.life.state is SessionState.OPEN:
+                self._round_deadlines.set(("retry", session), now_ms)
+                break
+        return []
+
+    def _expire(self, now_ms: int) -> list[object]:
+        effects: list[object] = []
+        for session_name in self._session_deadlines.due(now_ms):
+            session = self._sessions.get(session_name)
+            if session is not None and session.life.state is SessionState.READY:
+                effects += self._end(session, "session_expired", "the session's lifetime is over", now_ms)
+            elif session is not None:
+                detail = "no miner had a free slot in time"
+                effects += self._end(session, "no_capacity", detail, now_ms, retry_after_ms=1_000)
+        for kind, name in self._round_deadlines.due(now_ms):
+            session = self._sessions.get(name)
+            if session is not None:
+                effects += self._watch(session, self._round_due(kind, session, now_ms))
+        for kind, raw, number in self._task_deadlines.due(now_ms):
+            session = self._sessions.get(SessionId(Digest(raw)))
+            if session is not None:
+                effects += self._relay.overdue(kind, session, number, now_ms)
+        return effects
+
+    def _round_due(self, kind: str, session: Session, now_ms: int) -> list[object]:
+        if kind == "bids":
+            return self._rounds.close(session, now_ms)
+        if kind == "retry":
+            return self._rounds.announce(session, now_ms)
+        assert session.round is not None and session.round.channel is not None
+        channel = session.round.channel
+        self._miners.pop(channel, None)
+        self._peers.pop(channel, None)
+        return [Close(channel), *self._rounds.refused(session, now_ms, "no answer to the lease request")]
+
+    def _measurement_of(self, miner: NodeId) -> Measured:
+        measured = self._measured.get(miner)
+        if measured is None:
+            measured = self._measured[miner] = Measured()
+            while len(self._measured) > MEASURED_MAX:
+                self._measured.popitem(last=False)
+        return measured

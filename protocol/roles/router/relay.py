@@ -1,0 +1,204 @@
+"""Orders to the miner, frames to the client: verified on the way, relayed as they are.
+
+One order of a session runs at a time; the others wait in line, each with its own deadline. Every task ends for
+the client in exactly one terminal event: a frame with a signed end, or one TaskFailed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocol.core.deadlines import Deadlines
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.ids import NodeId
+from protocol.core.machine import Note, Send
+from protocol.core.params import Params
+from protocol.core.signing import Domain, typed_digest, verify
+from protocol.messages.tasks import (
+    AckMessage,
+    CancelTask,
+    EndReason,
+    FrameMessage,
+    SegmentStart,
+    StartTask,
+    SubmitTask,
+    TaskFailed,
+)
+from protocol.roles.router.state import Measured, Session, Task
+from protocol.session.lifecycle import TaskFact, TaskState
+from protocol.session.transcript import LaneVerifier, expect_segment
+
+TaskName = tuple[str, bytes, int]
+"""("task" | "frame", session, task number): a task's own deadline, and the wait for its next frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The rules of tasks, over state that the machine owns."""
+
+    domain: Domain
+    params: Params
+    deadlines: Deadlines[TaskName]
+    measured: Callable[[NodeId], Measured]
+
+    def submit(self, session: Session, message: SubmitTask, now_ms: int) -> list[object]:
+        """Take an order, start it or put it in line. Raises RemoteProtocolError for what the client may not send."""
+        order = message.order
+        verify(typed_digest(self.domain, order), message.signature, session.opening.client, "the order")
+        if order.session != session.id or not session.last_task < order.task <= session.opening.tasks_max:
+            raise RemoteProtocolError("order numbers of a session rise, up to its tasks_max")
+        session.last_task = order.task
+        task = Task(message)
+        refusal = self._refusal(session, message)
+        if refusal is not None:
+            task.life.take(TaskFact.FAILED)
+            return [self._failed(session, order.task, *refusal)]
+        task.life.take(TaskFact.ORDERED)
+        session.tasks[order.task] = task
+        timeout_ms = min(message.timeout_ms, self.params.task_deadline_ms_max)
+        self.deadlines.set(("task", session.id, order.task), now_ms + timeout_ms)
+        return self.advance(session, now_ms)
+
+    def _refusal(self, session: Session, message: SubmitTask) -> tuple[str, str, int] | None:
+        order, prompt = message.order, message.prompt
+        if order.prompt != prompt.commitment() or order.sampling != prompt.sampling.digest():
+            return ("bad_request", "the order commits to another prompt or sampling", 0)
+        if not 0 < order.max_tokens <= self.params.tokens_per_task_max:
+            return ("bad_request", f"max_tokens must be from 1 to {self.params.tokens_per_task_max}", 0)
+        if not any(turn.content for turn in prompt.messages):
+            return ("bad_request", "the prompt is empty", 0)
+        if len(prompt.messages) > self.params.messages_per_prompt_max:
+            return ("bad_request", f"a prompt has at most {self.params.messages_per_prompt_max} messages", 0)
+        if sum(len(turn.content.encode()) for turn in prompt.messages) > self.params.prompt_bytes_max:
+            return ("bad_request", f"a prompt has at most {self.params.prompt_bytes_max} bytes", 0)
+        if len(session.tasks) >= self.params.tasks_pending_per_session_max:
+            return ("queue_full", "too many orders of this session wait", 1_000)
+        return None
+
+    def advance(self, session: Session, now_ms: int) -> list[object]:
+        """Hand the miner the next order in line, if it is free."""
+        task, lease = session.waiting(), session.lease
+        if task is None or lease is None or session.running() is not None:
+            return []
+        order = task.submit.order
+        expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
+        task.verifier = LaneVerifier(self.domain, expected)
+        task.started_ms = now_ms
+        task.life.take(TaskFact.STARTED)
+        self.deadlines.set(("frame", session.id, task.number), now_ms + self.params.first_frame_timeout_ms)
+        start = StartTask(
+            assignment=lease.assignment,
+            assignment_signature=lease.signature,
+            order=order,
+            signature=task.submit.signature,
+            prompt=task.submit.prompt,
+            lane=0,
+            timeout_ms=self._left_ms(session, task, now_ms),
+        )
+        return [Send(lease.channel, start, key=session.id)]
+
+    def _left_ms(self, session: Session, task: Task, now_ms: int) -> int:
+        at = self.deadlines.at(("task", session.id, task.number))
+        return max(1, (at if at is not None else now_ms) - now_ms)
+
+    def head(self, session: Session, message: SegmentStart) -> list[object]:
+        """A segment's head from the miner. Raises RemoteProtocolError if it does not hold."""
+        task = session.tasks.get(message.head.task)
+        if task is None:
+            return []
+        if task.verifier is None:
+            raise RemoteProtocolError("a head for an order that was not handed over")
+        task.verifier.begin(message.head)
+        task.life.take(TaskFact.HEAD)
+        return [Send(session.client, message, key=session.id)]
+
+    def frame(self, session: Session, message: FrameMessage, now_ms: int) -> list[object]:
+        """A frame from the miner. Raises RemoteProtocolError if it does not hold."""
+        task = session.tasks.get(message.task)
+        if task is None:
+            return []
+        if task.verifier is None:
+            raise RemoteProtocolError("a frame for an order that was not handed over")
+        task.verifier.take(message)
+        task.life.take(_fact_of(message))
+        if task.first_ms is None:
+            task.first_ms = now_ms
+        effects: list[object] = [Send(session.client, message, key=session.id)]
+        if message.end is None:
+            self.deadlines.set(("frame", session.id, task.number), now_ms + self.params.frame_gap_timeout_ms)
+            return effects
+        lease = session.lease
+        if lease is not None and message.end.reason is not EndReason.CANCELLED:
+            tokens = task.verifier.index
+            self.measured(lease.miner).succeeded(tokens, task.first_ms - task.started_ms, now_ms - task.first_ms)
+        self._drop(session, task)
+        return effects + self.advance(session, now_ms)
+
+    def miner_failed(self, session: Session, message: TaskFailed, now_ms: int) -> list[object]:
+        """The miner ends a task without a signed end."""
+        task = session.tasks.get(message.task)
+        if task is None:
+            return []
+        if message.code not in ("cancelled", "ack_timeout", "prompt_too_long", "bad_request") and session.lease:
+            self.measured(session.lease.miner).failed()
+        return self.fail(session, task, message.code, message.detail, now_ms)
+
+    def ack(self, session: Session, message: AckMessage) -> list[object]:
+        """A client's ack on its way to the miner, who checks it."""
+        return [Send(session.lease.channel, message, key=session.id)] if session.lease else []
+
+    def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
+        """The client wants no more of a task."""
+        task = session.tasks.get(message.task)
+        if task is None or task.cancelled:
+            return []
+        task.cancelled = True
+        if task.life.state is TaskState.QUEUED or session.lease is None:
+            return self.fail(session, task, "cancelled", "cancelled before it started", now_ms)
+        return [Send(session.lease.channel, message, key=session.id)]
+
+    def fail(self, session: Session, task: Task, code: str, detail: str, now_ms: int) -> list[object]:
+        """End a task for the client without a signed end, and go on with the next."""
+        task.life.take(TaskFact.FAILED)
+        self._drop(session, task)
+        return [self._failed(session, task.number, code, detail, 0), *self.advance(session, now_ms)]
+
+    def fail_all(self, session: Session, code: str, detail: str) -> list[object]:
+        """End every task of a session that is over."""
+        effects: list[object] = []
+        for task in list(session.tasks.values()):
+            task.life.take(TaskFact.FAILED)
+            self._drop(session, task)
+            effects.append(self._failed(session, task.number, code, detail, 0))
+        return effects
+
+    def overdue(self, kind: str, session: Session, number: int, now_ms: int) -> list[object]:
+        """A task's deadline passed, or its next frame did not come in time."""
+        task, lease = session.tasks.get(number), session.lease
+        if task is None:
+            return []
+        started = task.life.state is not TaskState.QUEUED
+        effects: list[object] = []
+        if lease is not None and started:
+            effects.append(Send(lease.channel, CancelTask(session.id, number), key=session.id))
+        if kind == "frame" and lease is not None:
+            self.measured(lease.miner).failed()
+            effects.append(Note("router.miner-stalled", (("miner", lease.miner.hex()), ("task", number))))
+        code, detail = ("deadline_exceeded", "the request's deadline passed")
+        if kind == "frame":
+            code, detail = ("miner_lost", "the miner sent nothing for too long")
+        return effects + self.fail(session, task, code, detail, now_ms)
+
+    def _drop(self, session: Session, task: Task) -> None:
+        self.deadlines.clear(("task", session.id, task.number))
+        self.deadlines.clear(("frame", session.id, task.number))
+        session.tasks.pop(task.number, None)
+
+    def _failed(self, session: Session, number: int, code: str, detail: str, retry_after_ms: int) -> Send:
+        failed = TaskFailed(session.id, number, code, detail[:1_024], retry_after_ms)
+        return Send(session.client, failed, key=session.id)
+
+
+def _fact_of(message: FrameMessage) -> TaskFact:
+    if message.end is None:
+        return TaskFact.FRAME
+    return TaskFact.CANCELLED_END if message.end.reason is EndReason.CANCELLED else TaskFact.END

@@ -1,0 +1,134 @@
+"""What a router holds of its clients, sessions and tasks. Data only; the rules are beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from protocol.core.ids import Generation, NodeId, SessionId, Signature
+from protocol.core.machine import Channel
+from protocol.messages.envelope import Envelope
+from protocol.messages.sessions import Assignment, Bid, CountersignedBid, SessionOpen
+from protocol.messages.tasks import SubmitTask
+from protocol.session.lifecycle import (
+    Lifecycle,
+    SessionFact,
+    SessionState,
+    TaskFact,
+    TaskState,
+    session_lifecycle,
+    task_lifecycle,
+)
+from protocol.session.transcript import LaneVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """What distinguishes one router from another."""
+
+    node: NodeId
+    addresses: tuple[str, ...]
+    genesis: str
+    """The genesis file's text, shown to clients."""
+    numbers: Mapping[SessionId, int] = field(default_factory=dict)
+    """The highest assignment number signed for each session that has not expired, from the store."""
+    rounds_max: int = 16
+    """Sessions that are looking for miners at the same time; the others wait in the queue."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One order on its way through the router."""
+
+    submit: SubmitTask
+    life: Lifecycle[TaskState, TaskFact] = field(default_factory=task_lifecycle)
+    verifier: LaneVerifier | None = None
+    started_ms: int = 0
+    first_ms: int | None = None
+    cancelled: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its number within the session."""
+        return self.submit.order.task
+
+
+@dataclass(slots=True)
+class Lease:
+    """The slot a miner granted, and the assignment that names it."""
+
+    miner: NodeId
+    channel: Channel
+    generation: Generation
+    assignment: Assignment
+    signature: Signature
+
+
+@dataclass(slots=True)
+class Round:
+    """One auction: bids while it is open, then miners to ask, best first."""
+
+    bids: dict[NodeId, tuple[Bid, CountersignedBid]] = field(default_factory=dict)
+    candidates: list[NodeId] = field(default_factory=list)
+    bid_set: Envelope | None = None
+    asked: NodeId | None = None
+    channel: Channel | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """One session of one client."""
+
+    id: SessionId
+    opening: SessionOpen
+    signature: Signature
+    client: Channel
+    peer: NodeId
+    tokens: int
+    deadline_ms: int
+    life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
+    widening: int = 0
+    starved: int = 0
+    round: Round | None = None
+    lease: Lease | None = None
+    tasks: dict[int, Task] = field(default_factory=dict)
+    last_task: int = 0
+
+    def running(self) -> Task | None:
+        """The task the miner works on."""
+        for task in self.tasks.values():
+            if task.life.state in (TaskState.STARTED, TaskState.STREAMING):
+                return task
+        return None
+
+    def waiting(self) -> Task | None:
+        """The next task in line."""
+        for task in self.tasks.values():
+            if task.life.state is TaskState.QUEUED:
+                return task
+        return None
+
+
+@dataclass(slots=True)
+class Measured:
+    """What this router saw of a miner: smoothed over tasks."""
+
+    tasks: int = 0
+    tokens_per_second: int = 0
+    first_token_ms: int = 0
+    success_bp: int = 10_000
+
+    def succeeded(self, tokens: int, first_token_ms: int, stream_ms: int) -> None:
+        """A task that ended with a signed end."""
+        self.tasks += 1
+        self.first_token_ms = _smooth(self.first_token_ms, first_token_ms)
+        if tokens >= 8 and stream_ms > 0:
+            self.tokens_per_second = _smooth(self.tokens_per_second, (tokens - 1) * 1_000 // stream_ms)
+        self.success_bp = (7 * self.success_bp + 10_000) // 8
+
+    def failed(self) -> None:
+        """A task the miner did not bring to an end."""
+        self.tasks += 1
+        self.success_bp = 7 * self.success_bp // 8
+
+
+def _smooth(before: int, now: int) -> int:
+    return (3 * before + now) // 4 if before else now

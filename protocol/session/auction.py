@@ -1,0 +1,220 @@
+"""The auction of a session: from the bids to a ranking that anyone can compute again.
+
+A router countersigns every bid it takes with the bid's position, scores the usable ones with
+:mod:`protocol.session.scoring`, and picks with :mod:`protocol.session.pick`. All inputs are in the signed bid
+set, so client, miners and auditors reach the same ranking. A miner may turn out busy and a lower one be
+assigned; what can be checked is where in the ranking the assigned miners stand.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from protocol.core.codec import Message
+from protocol.core.errors import AuctionError, RemoteProtocolError
+from protocol.core.ids import NodeId, SessionId
+from protocol.core.params import Params
+from protocol.core.signing import Domain
+from protocol.messages.envelope import Envelope, envelope_digest, unseal
+from protocol.messages.sessions import (
+    Assignment,
+    Bid,
+    BidReceipt,
+    BidSet,
+    CountersignedBid,
+    Measurement,
+    SessionOpen,
+    session_id,
+)
+from protocol.session.pick import pick, rank
+from protocol.session.scoring import NEUTRAL_BP, compute_score
+
+M = TypeVar("M", bound=Message)
+
+NO_REPUTATION: Mapping[NodeId, int] = {}
+"""Where no ledger speaks, every miner is neutral."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the client's SessionOpen asks of a bid."""
+
+    session: SessionId
+    model: bytes
+    lanes: int
+    price_cap_wei: int
+
+
+def terms_of(domain: Domain, opening: SessionOpen) -> Terms:
+    """The terms a SessionOpen sets."""
+    return Terms(session_id(domain, opening), opening.model, opening.lanes, opening.price_cap_wei)
+
+
+class BidFault(StrEnum):
+    """Why a bid is not usable; the first that applies."""
+
+    SESSION = "names another session"
+    MODEL = "names another model"
+    PRICE = "is above the client's price cap"
+    CONTEXT = "offers no context"
+    SLOTS = "has no free slot, or more free ones than slots"
+    STALE = "was made too long ago"
+    FUTURE = "is dated in the future"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The outcome of an auction: ``picks[i]`` is for lane i; ``standbys`` follow, best first."""
+
+    picks: tuple[NodeId, ...]
+    standbys: tuple[NodeId, ...]
+    scores: Mapping[NodeId, int]
+
+    @property
+    def order(self) -> tuple[NodeId, ...]:
+        """The order in which leases are asked for: picks, then standbys."""
+        return self.picks + self.standbys
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedAuction:
+    """A bid set that holds, and where each lane's miner stands in ``ranking.order`` (0 is first)."""
+
+    ranking: Ranking
+    ranks: tuple[int, ...]
+
+
+def find_fault(terms: Terms, bid: Bid) -> BidFault | None:
+    """What makes a bid unusable, looking at nothing but the bid. Spec: [AUCTION-BID.1]"""
+    if bid.session != terms.session:
+        return BidFault.SESSION
+    if bid.model != terms.model:
+        return BidFault.MODEL
+    if bid.price_wei > terms.price_cap_wei:
+        return BidFault.PRICE
+    if bid.context_tokens == 0:
+        return BidFault.CONTEXT
+    if not 0 < bid.slots_free <= bid.slots_total:
+        return BidFault.SLOTS
+    return None
+
+
+def find_arrival_fault(params: Params, bid: Bid, now_ms: int) -> BidFault | None:
+    """What keeps a router from countersigning a bid that arrives now. Spec: [AUCTION-BID.1]
+
+    Only the router sees the arrival, so this is no part of what others recompute.
+    """
+    if bid.issued_ms > now_ms + params.clock_skew_ms_max:
+        return BidFault.FUTURE
+    if bid.issued_ms + params.announcement_lifetime_ms + params.clock_skew_ms_max < now_ms:
+        return BidFault.STALE
+    return None
+
+
+def select_usable(terms: Terms, bids: Sequence[Bid]) -> dict[NodeId, Bid]:
+    """The usable bids by miner, of each miner the one with the lowest position. Spec: [AUCTION-BID.1]"""
+    usable: dict[NodeId, Bid] = {}
+    for bid in bids:
+        if find_fault(terms, bid) is None:
+            usable.setdefault(NodeId(bid.miner), bid)
+    return usable
+
+
+def compute_ranking(
+    params: Params,
+    terms: Terms,
+    bids: Sequence[Bid],
+    measurements: Sequence[Measurement],
+    reputation_bp: Mapping[NodeId, int] = NO_REPUTATION,
+) -> Ranking:
+    """Score, pick and rank. Spec: [AUCTION-SCORE.1] [AUCTION-PICK.1]
+
+    Args:
+        bids: In the order of their positions; signatures checked by the caller.
+        measurements: Of each miner the first counts.
+        reputation_bp: By miner, of the header the session names; miners not in it are neutral.
+    """
+    measured: dict[bytes, Measurement] = {}
+    for measurement in measurements:
+        measured.setdefault(measurement.miner, measurement)
+    scores = {
+        miner: compute_score(
+            params, terms.price_cap_wei, bid, measured.get(miner), reputation_bp.get(miner, NEUTRAL_BP)
+        )
+        for miner, bid in select_usable(terms, bids).items()
+    }
+    picks = pick(terms.session, terms.lanes, scores)
+    standbys = tuple(miner for miner in rank(terms.session, scores) if miner not in picks)
+    return Ranking(picks, standbys, scores)
+
+
+def verify_bid_set(
+    domain: Domain,
+    params: Params,
+    opening: SessionOpen,
+    bid_set: Envelope,
+    assignment: Assignment,
+    reputation_bp: Mapping[NodeId, int] = NO_REPUTATION,
+) -> VerifiedAuction:
+    """Check an assignment (untrusted, its signature checked by the caller) against its bid set (untrusted).
+
+    Raises AuctionError naming the link that broke: ``assignment``, ``bid set``, ``measurements``, ``bid`` or
+    ``receipt``. Spec: [AUCTION-VERIFY.1]
+    """
+    terms, router = terms_of(domain, opening), assignment.router
+    _check_assignment(domain, terms, opening, bid_set, assignment)
+    content = _open_bid_set(domain, terms, router, bid_set)
+    bids = [_open_bid(domain, terms, router, position, entry) for position, entry in enumerate(content.bids)]
+    ranking = compute_ranking(params, terms, bids, content.measurements, reputation_bp)
+    for lane, miner in enumerate(assignment.miners):
+        if miner not in ranking.scores:
+            raise AuctionError("assignment", f"lane {lane} goes to {miner.hex()}, of whom there is no usable bid")
+    return VerifiedAuction(ranking, tuple(ranking.order.index(NodeId(miner)) for miner in assignment.miners))
+
+
+def _check_assignment(
+    domain: Domain, terms: Terms, opening: SessionOpen, bid_set: Envelope, assignment: Assignment
+) -> None:
+    if assignment.session != terms.session:
+        raise AuctionError("assignment", f"session {assignment.session.hex()}, expected {terms.session.hex()}")
+    if assignment.router not in opening.routers:
+        raise AuctionError("assignment", f"router {assignment.router.hex()} is none that the client named")
+    if not len(assignment.miners) == len(assignment.generations) == terms.lanes:
+        raise AuctionError("assignment", f"{len(assignment.miners)} miners for {terms.lanes} lanes")
+    if len(set(assignment.generations)) != terms.lanes:
+        raise AuctionError("assignment", "one lease serves two lanes")
+    if assignment.bid_set != envelope_digest(domain, bid_set, BidSet):
+        raise AuctionError("assignment", "names another bid set")
+
+
+def _open_bid_set(domain: Domain, terms: Terms, router: bytes, envelope: Envelope) -> BidSet:
+    content = _unseal(domain, envelope, BidSet, router, "bid set", "")
+    if content.session != terms.session:
+        raise AuctionError("bid set", f"of session {content.session.hex()}, expected {terms.session.hex()}")
+    if len({measurement.miner for measurement in content.measurements}) != len(content.measurements):
+        raise AuctionError("measurements", "two of one miner")
+    return content
+
+
+def _open_bid(domain: Domain, terms: Terms, router: bytes, position: int, entry: CountersignedBid) -> Bid:
+    where = f"at position {position} "
+    bid = _unseal(domain, entry.bid, Bid, None, "bid", where)
+    receipt = _unseal(domain, entry.receipt, BidReceipt, router, "receipt", where)
+    if receipt.session != terms.session or receipt.bid != envelope_digest(domain, entry.bid, Bid):
+        raise AuctionError("receipt", f"{where}is of another bid")
+    if receipt.position != position:
+        raise AuctionError("receipt", f"{where}says position {receipt.position}")
+    return bid
+
+
+def _unseal(domain: Domain, envelope: Envelope, kind: type[M], signer: bytes | None, link: str, where: str) -> M:
+    """What is in an envelope; ``signer`` None stands for the miner that a bid names itself."""
+    try:
+        content, found = unseal(domain, envelope, kind)
+    except RemoteProtocolError as error:
+        raise AuctionError(link, f"{where}{error}") from error
+    expected = content.miner if isinstance(content, Bid) else signer
+    if found != expected:
+        raise AuctionError(link, f"{where}is signed by {found.hex()}, expected {bytes(expected or b'').hex()}")
+    return content
