@@ -6,14 +6,12 @@ The socket lies in the node's folder, mode 0600; whoever can open it may ask. It
 (some 100 bytes); then it lies in a private folder of its own and a pointer file beside its place says where.
 """
 
-import contextlib
 import json
 import os
-import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,38 +46,34 @@ class NoNodeRunning(ControlError):
     code = "control/no-node"
 
 
-@asynccontextmanager
-async def serve_control(path: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answer questions on the socket until the block ends. The caller holds the folder's lock, so a socket that is
-    already there is a dead one. Raises ControlError if the socket cannot be made."""
-    try:
-        _remove(path)
-        place = _place(path)
-        listener = _listen(place)
-    except OSError as error:
-        raise ControlError(f"cannot make the control socket {path}: {error}", hint="check the folder's permissions") from error
+async def serve_control(path: Path, answer: Answer, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+    """Answer questions until cancelled; started as soon as it can be asked. The socket is gone afterwards.
+
+    The caller holds the folder's lock, so a socket that is already there is a dead one. Raises ControlError if the
+    socket cannot be made.
+    """
     gate = trio.CapacityLimiter(CALLERS_MAX)
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with stream, gate:
-            # A caller that goes away or dawdles is its own problem.
+        # A caller that goes away or dawdles is its own problem.
+        async with stream:
             with suppress(trio.BrokenResourceError), trio.move_on_after(TIMEOUT_S):
-                await stream.send_all(_reply(await _line(stream), answer))
+                async with gate:
+                    await stream.send_all(_reply(await _line(stream), answer))
 
-    async with listener:
-        cancelled = trio.CancelScope()
-        failure: BaseException | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, serve, [listener])
-            try:
-                yield
-            except BaseException as error:
-                failure = error
-            nursery.cancel_scope.cancel()
-        _remove(path)
-        del cancelled
-        if failure is not None:
-            raise failure
+    try:
+        try:
+            _remove(path)
+            listener = _listen(_place(path))
+        except OSError as error:
+            raise ControlError(
+                f"cannot make the control socket {path}: {error}", hint="check the folder's permissions"
+            ) from error
+        task_status.started()
+        await trio.serve_listeners(serve, [listener])
+    finally:
+        with suppress(OSError):
+            _remove(path)
 
 
 def ask_control(path: Path, what: str, *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
@@ -88,13 +82,19 @@ def ask_control(path: Path, what: str, *, timeout_s: float = TIMEOUT_S) -> dict[
     with connection:
         connection.settimeout(timeout_s)
         try:
-            connection.connect(str(_followed(path)))
+            place = _followed(path)
+            if len(os.fsencode(place)) > _PATH_BYTES_MAX:
+                raise FileNotFoundError(place)
+            connection.connect(str(place))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise NoNodeRunning(
-                f"no node is running in {path.parent}", hint="start one with `p2pnode run`, or name its folder: --state-dir FOLDER"
+                f"no node is running in {path.parent}",
+                hint="start one with `p2pnode run`, or name its folder: --state-dir FOLDER",
             ) from error
         except OSError as error:
-            raise ControlError(f"cannot reach the node at {path}: {error}", hint="ask as the user who runs the node") from error
+            raise ControlError(
+                f"cannot reach the node at {path}: {error}", hint="ask as the user who runs the node"
+            ) from error
         try:
             connection.sendall(json.dumps({"ask": what}).encode() + b"\n")
             data = b""
@@ -127,13 +127,16 @@ def _reply(line: bytes, answer: Answer) -> bytes:
         if not isinstance(what, str):
             raise TypeError("ask is no text")
     except (ValueError, TypeError, KeyError, RecursionError):
-        reply: dict[str, Any] = {"error": {"code": "control/malformed", "message": 'a question is {"ask": NAME}', "hint": None}}
-        return json.dumps(reply).encode() + b"\n"
+        return _refusal(ControlError('a question is {"ask": NAME}', code="control/malformed"))
     try:
-        reply = {"answer": dict(answer(what))}
+        return json.dumps({"answer": dict(answer(what))}).encode() + b"\n"
     except P2PNodeError as error:
-        reply = {"error": {"code": error.code, "message": str(error), "hint": error.hint}}
-    return json.dumps(reply).encode() + b"\n"
+        return _refusal(error)
+
+
+def _refusal(error: P2PNodeError) -> bytes:
+    content = {"code": error.code, "message": str(error), "hint": error.hint}
+    return json.dumps({"error": content}).encode() + b"\n"
 
 
 def _pointer(path: Path) -> Path:
@@ -173,6 +176,6 @@ def _remove(path: Path) -> None:
     place = _followed(path)
     place.unlink(missing_ok=True)
     if place != path:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(place.parent)
+        with suppress(OSError):
+            place.parent.rmdir()
         _pointer(path).unlink(missing_ok=True)

@@ -7,14 +7,12 @@ dial a node id needs an address that names the peer id.
 import json
 import os
 import secrets
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import base58
-import eth_keyfile
 from coincurve import PrivateKey, PublicKey
 from eth_hash.auto import keccak
+from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
 from protocol.core.errors import P2PNodeError
 from protocol.core.ids import NodeId, Signature
@@ -105,9 +103,7 @@ def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = S
 
     Raises KeystoreError if the file exists (a key is never overwritten) or cannot be written.
     """
-    document = eth_keyfile.create_keyfile_json(
-        key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n
-    )
+    document = create_keyfile_json(key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,9 +135,8 @@ def read_keystore(path: Path, password: str) -> NodeKey:
         raise KeystoreError(f"{path} is no keystore (not JSON); restore it from a backup") from error
     if not isinstance(document, dict) or document.get("version") != 3:
         raise KeystoreError(f"{path} is no Web3 keystore of version 3; restore it from a backup")
-    decode = cast(Callable[[dict[str, object], bytes], bytes], eth_keyfile.decode_keyfile_json)
     try:
-        secret = decode(document, password.encode())
+        secret = decode_keyfile_json(document, password.encode())
     except ValueError as error:
         if "MAC" not in str(error):
             raise KeystoreError(f"{path} is damaged ({error}); restore it from a backup") from error

@@ -22,6 +22,8 @@ ENTRIES_MAX = 65_536
 ARRAY_ITEMS_MAX = 4_000_000
 """Items of a metadata array; vocabularies have some 300,000."""
 STRING_BYTES_MAX = 4 << 20
+HEADER_BYTES_MAX = 256 << 20
+"""All metadata and tensor descriptions; the largest vocabularies take some 20 MiB."""
 KEY_BYTES_MAX = 65_535
 DIMENSIONS_MAX = 4
 
@@ -99,6 +101,8 @@ class _Cursor:
             raise CorruptModel(f"the file ends inside {what}")
         self._left -= count
         self.position += count
+        if self.position > HEADER_BYTES_MAX:
+            raise CorruptModel(f"the header goes beyond {HEADER_BYTES_MAX} bytes")
 
     def number(self, form: str, what: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form), what))[0])

@@ -61,8 +61,6 @@ class StoredModel:
     manifest: ModelManifest
     path: Path
     shipped: bool = False
-    alias: str | None = None
-    """A second, shorter name that :meth:`ModelStore.resolve` knows."""
 
 
 class ModelStore:
@@ -81,39 +79,38 @@ class ModelStore:
         with _disk_errors(path):
             header = read_header(path)
         name = name or name_of(header, path)
-        taken = next((model for model in self.list() if name in (model.manifest.name, model.alias)), None)
+        taken = next((model for model in self.models() if name == model.manifest.name), None)
+        if taken is not None:
+            return self._same(taken, path, header, progress)
         with self._draft(header.file_bytes) as (draft, file):
-            with _disk_errors(path), path.open("rb") as source:
+            with path.open("rb") as source:
                 sha256 = _hashed(source, header.file_bytes, progress, into=file)
-            header = read_header(draft)  # of what was copied, should the source have changed meanwhile
-            manifest = _manifest(name, header, sha256)
-            if taken is not None and taken.manifest != manifest:
-                raise ModelStoreError(f"the name {name} belongs to another model", hint="add it under another: --name NAME")
-            if taken is None:
-                os.fsync(file.fileno())
-                draft.rename(self._files / f"{sha256.hex()}.gguf")
-                _sync_folder(self._files)
-                self._write_manifest(manifest)
+            os.fsync(file.fileno())
+            # Described by what was copied, should the source have changed meanwhile.
+            manifest = _manifest(name, read_header(draft), sha256)
+            draft.rename(self._files / f"{sha256.hex()}.gguf")
+            _sync_folder(self._files)
+            self._write_manifest(manifest)
         return manifest
 
-    def list(self) -> list[StoredModel]:
+    def models(self) -> list[StoredModel]:
         """The shipped models, then the added ones by name. Raises ModelStoreError for a damaged manifest."""
         return [*shipped(), *sorted(self._added(), key=lambda model: model.manifest.name)]
 
     def resolve(self, wanted: str, progress: Progress | None = None) -> StoredModel:
-        """The model of this name, alias, digest (or its first 6 or more hex digits; file sha256 as well) or path.
+        """The model of this name, digest (or its first 6 or more hex digits; file sha256 as well) or path.
 
         A file outside the store is hashed first. Raises UnknownModel, CorruptModel, ModelStoreError.
         """
         if "/" in wanted or wanted.endswith(".gguf"):
             return _loose(Path(wanted).expanduser(), progress)
-        models = self.list()
-        found = [model for model in models if wanted in (model.manifest.name, model.alias)]
+        models = self.models()
+        found = [model for model in models if wanted in (model.manifest.name, model.path.stem)]
         if not found and re.fullmatch(rf"[0-9a-fA-F]{{{DIGEST_CHARACTERS_MIN},64}}", wanted):
             prefix = wanted.lower()
             found = [model for model in models if any(digest.startswith(prefix) for digest in _digests(model))]
         if not found:
-            names = [name for model in models for name in (model.alias, model.manifest.name) if name]
+            names = [model.manifest.name for model in models]
             near = difflib.get_close_matches(wanted, names, n=1)
             raise UnknownModel(
                 f"unknown model {wanted[:80]!r}" + (f"; did you mean {near[0]}?" if near else ""),
@@ -121,14 +118,18 @@ class ModelStore:
             )
         if len(found) > 1:
             names = [model.manifest.name for model in found]
-            raise UnknownModel(f"{wanted} fits several models: {', '.join(names)}", hint="give more digits of the digest")
+            raise UnknownModel(
+                f"{wanted} fits several models: {', '.join(names)}", hint="give more digits of the digest"
+            )
         return found[0]
 
     def remove(self, wanted: str) -> StoredModel:
         """Forget a model, and delete its file unless another name needs it. Raises ModelStoreError, UnknownModel."""
         model = self.resolve(wanted)
         if model.shipped:
-            raise ModelStoreError(f"{model.manifest.name} is part of the package and stays", hint="remove added models only")
+            raise ModelStoreError(
+                f"{model.manifest.name} is part of the package and stays", hint="remove added models only"
+            )
         if model.path.parent != self._files:
             raise UnknownModel(f"{wanted} is a file outside of the store", hint="delete the file itself")
         with _disk_errors(self._manifests):
@@ -149,6 +150,17 @@ class ModelStore:
                 hint="install p2pnode again" if model.shipped else f"remove {model.manifest.name} and add it again",
             )
         read_header(model.path)
+
+    def _same(self, model: StoredModel, path: Path, header: GgufHeader, progress: Progress | None) -> ModelManifest:
+        """The manifest of a model whose name is wanted again, if it is for the same file."""
+        manifest = model.manifest
+        if header.file_bytes == manifest.file_bytes:
+            with _disk_errors(path), path.open("rb") as file:
+                if _hashed(file, header.file_bytes, progress) == manifest.file_sha256:
+                    return manifest
+        raise ModelStoreError(
+            f"the name {manifest.name} belongs to another model", hint="give this one another: --name NAME"
+        )
 
     def _added(self) -> list[StoredModel]:
         found = []
@@ -201,19 +213,20 @@ class ModelStore:
 @cache
 def shipped() -> tuple[StoredModel, ...]:
     """The models in the package. Raises ModelStoreError if the package is damaged."""
-    found: list[StoredModel] = []
     try:
         lines = (SHIPPED / SHIPPED_SUMS).read_text(encoding="ascii").splitlines()
-        for line in lines:
-            sha256, _, file_name = line.partition("  ")
-            path = SHIPPED / file_name
-            header = read_header(path)
-            size = file_name.partition("-")[0]
-            alias = size if not any(model.alias == size for model in found) else None
-            found.append(StoredModel(_manifest(name_of(header, path), header, bytes.fromhex(sha256)), path, True, alias))
-    except (OSError, ValueError, CorruptModel) as error:
+        found = [_shipped(*line.split(maxsplit=1)) for line in lines]
+    except (OSError, ValueError, TypeError, CorruptModel) as error:
         raise ModelStoreError(f"the shipped models are damaged: {error}", hint="install p2pnode again") from error
-    return tuple(found)
+    return tuple(sorted(found, key=lambda model: (model.manifest.name != DEFAULT, model.manifest.name)))
+
+
+def _shipped(sha256: str, file_name: str) -> StoredModel:
+    path = SHIPPED / file_name
+    header = read_header(path)
+    # tiny-q8_0.gguf is called "tiny", tiny-q4_0.gguf "tiny-q4_0".
+    name = path.stem.removesuffix("-q8_0")
+    return StoredModel(_manifest(name, header, bytes.fromhex(sha256)), path, shipped=True)
 
 
 def name_of(header: GgufHeader, path: Path) -> str:
@@ -288,7 +301,9 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         what = f"{error.filename or path}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ModelStoreError(f"no space left, {what}", code="model/disk-full", hint="free some space and try again") from error
+            raise ModelStoreError(
+                f"no space left, {what}", code="model/disk-full", hint="free some space and try again"
+            ) from error
         raise ModelStoreError(what, hint="check the path and its permissions") from error
 
 

@@ -98,9 +98,7 @@ class AddressBook:
             if path.stat().st_size > _FILE_BYTES_MAX:
                 raise ValueError("too large")
             document = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(document, dict):
-                raise ValueError("no table")
-            for peer, addresses in document.items():
+            for peer, addresses in document.items() if isinstance(document, dict) else ():
                 if isinstance(addresses, list):
                     self.learn(NodeId(bytes.fromhex(peer)), [text for text in addresses if isinstance(text, str)])
         except FileNotFoundError:

@@ -159,10 +159,15 @@ CommonEffect = Open | Send | Close | Publish | Learn | Persist | Note
 
 
 class Machine(Protocol):
-    """What the driver runs. ``protocols`` and ``topics`` are what it serves and follows."""
+    """What the driver runs."""
 
-    protocols: tuple[str, ...]
-    topics: tuple[str, ...]
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The stream protocols it serves."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The gossip topics it follows."""
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event at a time ``now_ms`` (Unix time in ms, never going back); returns effects in order."""

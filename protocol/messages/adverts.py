@@ -15,7 +15,7 @@ ADDRESSES_MAX = 8
 MODELS_MAX = 16
 
 Address = Annotated[str, Meta(min_length=1, max_length=256)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+ -]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+ -]*\Z")]
 Role = Literal["router", "miner", "oracle"]
 
 

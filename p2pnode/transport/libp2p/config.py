@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2pnode.transport.libp2p.muxer import MuxerLimits
+from p2pnode.transport.libp2p.yamux import MuxerLimits
 from protocol.core.ids import NodeId
 
 
@@ -50,7 +50,7 @@ class Libp2pConfig:
     """An inbound stream without a frame for so long is reset."""
     send_s: float = 10.0
     """The longest that a frame waits for a slow reader."""
-    muxer: MuxerLimits = MuxerLimits()
+    muxer: MuxerLimits = field(default_factory=MuxerLimits)
 
     dial_retry_first_s: float = 0.5
     dial_retry_max_s: float = 60.0

@@ -12,19 +12,21 @@ from functools import partial
 
 import trio
 from libp2p.network.connection.raw_connection import RawConnection
+from trio_typing import TaskStatus
 from trio_websocket import connect_websocket
 
 from p2pnode.transport.address import Address
 from p2pnode.transport.address_book import AddressBook
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.links import Links
+from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.libp2p.wire import WebSocketWire, Wire
 from p2pnode.transport.seam import PeerUnreachable, TransportError, WrongPeer
 from protocol.core.ids import NodeId, short
 
 log = logging.getLogger(__name__)
 
-Upgrade = Callable[[RawConnection, str], Awaitable[object]]
+Upgrade = Callable[[RawConnection, str], Awaitable[Muxer]]
 """Secures and multiplexes an outbound connection to a peer id. Raises WrongPeer or whatever went wrong."""
 
 _STAGGER_S = 0.3
@@ -121,7 +123,7 @@ class Dialer:
         else:
             await self._nursery.start(self._hold_websocket, address)
 
-    async def _secure(self, wire: Wire | WebSocketWire, peer_id: str) -> object:
+    async def _secure(self, wire: Wire | WebSocketWire, peer_id: str) -> Muxer:
         try:
             return await self._upgrade(RawConnection(wire, True), peer_id)
         except BaseException:
@@ -130,7 +132,7 @@ class Dialer:
             raise
 
     async def _hold_websocket(
-        self, address: Address, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, address: Address, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Dial a WebSocket and keep the tasks that it needs until the connection ends."""
         secure = ssl.create_default_context() if address.tls else None
@@ -149,7 +151,7 @@ class Dialer:
                 muxer = await self._secure(WebSocketWire(socket, None), address.peer_id)
                 started = True
                 task_status.started()
-                await muxer.event_closed.wait()  # type: ignore[attr-defined]
+                await muxer.event_closed.wait()
                 nursery.cancel_scope.cancel()
         except Exception as error:
             if not started:
@@ -235,9 +237,9 @@ class Dialer:
             log.debug("filling up the degree: %s", error)
 
     def _forget_old_pauses(self, failures: dict[NodeId, int]) -> None:
-        for table in (failures, self._not_before):
-            for peer in [peer for peer in table if not self._book.addresses(peer)]:
-                del table[peer]  # type: ignore[attr-defined]
+        for peer in [peer for peer in self._not_before if not self._book.addresses(peer)]:
+            del self._not_before[peer]
+            failures.pop(peer, None)
 
 
 def _cause(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import trio
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
 
 from p2pnode.transport.libp2p.config import Libp2pConfig
-from p2pnode.transport.libp2p.muxer import MuxedStream
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
 from p2pnode.transport.seam import FrameTooLarge, StreamClosed, StreamTimeout
 from protocol.core.ids import NodeId
 
@@ -66,14 +66,16 @@ class FramedStream:
         if frame is not None:
             await trio.lowlevel.checkpoint()
             return frame
-        with trio.CancelScope(deadline=self._patience()) as scope:
-            while frame is None:
+        with trio.move_on_at(self._patience()) as scope:
+            while True:
                 begun = bool(self._buffer)
                 try:
                     self._buffer += await self._muxed.read(_READ_BYTES)
                 except MuxedStreamError as error:
                     raise self._gone(error) from error
                 frame = self._next()
+                if frame is not None:
+                    break
                 if not begun:
                     scope.deadline = min(scope.deadline, trio.current_time() + self._config.frame_s)
         if frame is None:

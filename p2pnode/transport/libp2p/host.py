@@ -18,15 +18,20 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.transport.upgrader import TransportUpgrader
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.links import Links
-from p2pnode.transport.libp2p.muxer import YAMUX_PROTOCOL, MuxedStream, Muxer
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
+from p2pnode.transport.libp2p.muxer import Muxer
+from p2pnode.transport.libp2p.yamux import YAMUX_PROTOCOL
 from p2pnode.transport.seam import TransportError
 
 log = logging.getLogger(__name__)
+
+UNNAMED = Multiaddr("/ip4/0.0.0.0/tcp/0")
+"""libp2p wants to be told, for its log, which address a connection came in on."""
 
 
 class ConnectionRefused(TransportError):
@@ -39,7 +44,7 @@ class _OurMuxer(MuxerMultistream):
     """Negotiates yamux and builds our muxer; the library's would build its own whatever class it is given."""
 
     def __init__(self, links: Links, config: Libp2pConfig, on_stream: Callable[[MuxedStream], None]) -> None:
-        super().__init__({TProtocol(YAMUX_PROTOCOL): Muxer})  # type: ignore[dict-item]
+        super().__init__({TProtocol(YAMUX_PROTOCOL): Muxer})
         self._links, self._config, self._on_stream = links, config, on_stream
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:

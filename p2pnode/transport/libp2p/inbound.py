@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import trio
+from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.stream.net_stream import NetStream, StreamState
 from libp2p.stream_muxer.exceptions import MuxedStreamError
@@ -12,7 +13,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from p2pnode.identity import node_id_of_peer_id
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.framed import FramedStream
-from p2pnode.transport.libp2p.muxer import MuxedStream
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
 from p2pnode.transport.libp2p.negotiation import NegotiationFailed, agree
 from p2pnode.transport.seam import StreamHandler, TransportError
 from protocol.core.ids import NodeId
@@ -95,15 +96,16 @@ class InboundStreams:
 
     async def _run_library(self, stream: MuxedStream, peer: NodeId, protocol: str) -> None:
         assert self.host is not None
-        if self._library_open[peer] >= _LIBRARY_STREAMS_PER_PEER:
+        handler = self.host.multiselect.handlers[TProtocol(protocol)]
+        if handler is None or self._library_open[peer] >= _LIBRARY_STREAMS_PER_PEER:
             stream.abort()
             return
         self._library_open[peer] += 1
         try:
             net_stream = NetStream(stream, None, None)
-            net_stream.set_protocol(protocol)  # type: ignore[arg-type]
+            net_stream.set_protocol(TProtocol(protocol))
             await net_stream.set_state(StreamState.OPEN)
-            await self.host.multiselect.handlers[protocol](net_stream)  # type: ignore[index]
+            await handler(net_stream)
         except Exception as error:
             log.debug("libp2p's handler of %s with %s: %r", protocol, peer.hex(), error)
             stream.abort()

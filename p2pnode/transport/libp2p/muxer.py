@@ -12,229 +12,35 @@ the same protocol (hashicorp/yamux) and
 """
 
 import logging
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
-from libp2p.abc import ConnectionType, IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.connection_types import ConnectionType
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.exceptions import (
-    MuxedConnUnavailable,
-    MuxedStreamClosed,
-    MuxedStreamEOF,
-    MuxedStreamReset,
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
+
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
+from p2pnode.transport.libp2p.yamux import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    GO_AWAY_NORMAL,
+    HEADER,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    MuxerLimits,
 )
-from multiaddr import Multiaddr
 
 log = logging.getLogger(__name__)
-
-YAMUX_PROTOCOL: Final = "/yamux/1.0.0"
-
-_HEADER = struct.Struct("!BBHII")
-_DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = range(4)
-_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
-_GO_AWAY_NORMAL, _GO_AWAY_PROTOCOL_ERROR = 0, 1
-
-_WINDOW_FIRST: Final = 256 * 1024
-_BODY_BYTES_MAX: Final = 65_535 - 16 - _HEADER.size
-"""With its header this fills exactly one noise record."""
-
-
-@dataclass(frozen=True, slots=True)
-class MuxerLimits:
-    """Bounds of one connection, in bytes, streams and seconds."""
-
-    window_bytes: int = 1 << 20
-    """The receive window of a stream that is read steadily; it starts at yamux's 256 KiB."""
-    buffered_bytes: int = 4 << 20
-    """Received and not yet read, over all streams; the stream that oversteps is reset."""
-    unsent_bytes: int = 128 * 1024
-    """Handed over and not yet written; writers wait above it."""
-    inbound_streams: int = 256
-    inbound_stream_rate: float = 500.0
-    """New inbound streams a second; twice as many in a burst."""
-    ping_every_s: float = 2.0
-    dead_after_s: float = 6.0
-    drain_s: float = 1.0
-    """How long a clean close waits for unsent bytes."""
-    linger_s: float = 10.0
-    """How long a stream that we are done with waits for the other side's end."""
 
 
 class ConnectionLost(Exception):
     """Why a connection ended; for the log."""
-
-
-class MuxedStream(IMuxedStream):
-    """One yamux stream. At most one task writes and one reads at a time."""
-
-    def __init__(self, conn: "Muxer", stream_id: int, *, inbound: bool) -> None:
-        self.muxed_conn = conn
-        self.conn = conn
-        self.stream_id = stream_id
-        self.inbound = inbound
-        self.buffer = bytearray()
-        self.ended = False  # the other side will send no more
-        self.was_reset = False  # by either side, or with the connection
-        self.send_closed = False
-        self.abandoned = False  # nobody on our side will read
-        self.send_window = _WINDOW_FIRST
-        self.recv_window = _WINDOW_FIRST
-        self.target_window = _WINDOW_FIRST
-        self._owed = 0  # bytes read and not yet credited
-        self._readable = trio.Event()
-        self._writable = trio.Event()
-
-    # --- reading
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Up to ``n`` bytes, at least one. Raises MuxedStreamEOF or MuxedStreamReset."""
-        if not self.buffer:
-            await self._wait_readable()
-        else:
-            await trio.lowlevel.checkpoint()
-        return self.take(n)
-
-    def take(self, n: int | None = None) -> bytes:
-        """What is buffered, up to ``n`` bytes; the window is credited for it."""
-        if n is None or n < 0 or n >= len(self.buffer):
-            data = bytes(self.buffer)
-            self.buffer.clear()
-        else:
-            data = bytes(self.buffer[:n])
-            del self.buffer[:n]
-        self.conn.consumed(self, len(data))
-        return data
-
-    def unread(self, data: bytes) -> None:
-        """Put back what was read too much of; it stays credited."""
-        if data:
-            self.buffer[:0] = data
-            self.conn.buffered += len(data)
-
-    async def _wait_readable(self) -> None:
-        while not self.buffer:
-            if self.was_reset:
-                raise MuxedStreamReset("the stream was reset")
-            if self.ended:
-                raise MuxedStreamEOF("the stream ended")
-            self._readable = trio.Event()
-            await self._readable.wait()
-
-    # --- writing
-
-    def write_now(self, data: bytes) -> bool:
-        """Hand over ``data`` whole if neither window nor queue make it wait; False if they do."""
-        if self.send_closed or self.was_reset:
-            raise MuxedStreamClosed("the stream is closed for writing")
-        size = len(data)
-        if size > self.send_window or size > _BODY_BYTES_MAX or self.conn.congested:
-            return False
-        self.send_window -= size
-        self.conn.enqueue(_HEADER.pack(0, _DATA, 0, self.stream_id, size), data)
-        return True
-
-    async def write(self, data: bytes) -> None:
-        """Hand over all of ``data``, waiting for window and queue as long as it takes."""
-        rest = memoryview(data)
-        while rest:
-            await self._wait_writable()
-            size = min(len(rest), self.send_window, _BODY_BYTES_MAX)
-            self.send_window -= size
-            self.conn.enqueue(_HEADER.pack(0, _DATA, 0, self.stream_id, size), bytes(rest[:size]))
-            rest = rest[size:]
-        await trio.lowlevel.checkpoint()
-
-    async def _wait_writable(self) -> None:
-        while True:
-            if self.send_closed or self.was_reset:
-                raise MuxedStreamClosed("the stream is closed for writing")
-            if self.send_window <= 0:
-                self._writable = trio.Event()
-                await self._writable.wait()
-            elif self.conn.congested:
-                await self.conn.wait_uncongested()
-            else:
-                return
-
-    # --- ending
-
-    def end_writing(self) -> None:
-        """Say that we write no more; the other side may go on."""
-        if not self.send_closed and not self.was_reset:
-            self.send_closed = True
-            self.conn.enqueue_control(_WINDOW_UPDATE, _FIN, self.stream_id, 0)
-        self._writable.set()
-        if self.ended:
-            self.conn.forget(self)
-
-    def abandon(self) -> None:
-        """End both directions without losing what was written: no more reading, no more writing."""
-        self.end_writing()
-        self.abandoned = True
-        self.conn.drop_buffer(self)
-        if self.ended or self.was_reset:
-            self.conn.forget(self)
-        else:
-            self.conn.linger(self)
-        self._readable.set()
-
-    def abort(self) -> None:
-        """Reset both directions at once."""
-        if not self.was_reset and not (self.send_closed and self.ended):
-            self.conn.enqueue_control(_WINDOW_UPDATE, _RST, self.stream_id, 0)
-        self.on_reset(drop=True)
-        self.conn.forget(self)
-
-    def on_reset(self, *, drop: bool) -> None:
-        """The stream is dead. What came before a clean end may still be read unless ``drop``."""
-        self.was_reset = self.was_reset or drop or not self.ended
-        self.send_closed = True
-        if self.was_reset:
-            self.conn.drop_buffer(self)
-        self.wake()
-
-    def wake(self) -> None:
-        """Let readers and writers look again."""
-        self._readable.set()
-        self._writable.set()
-
-    def wake_writer(self) -> None:
-        self._writable.set()
-
-    def wake_reader(self) -> None:
-        self._readable.set()
-
-    # --- libp2p's interface
-
-    async def close(self) -> None:
-        self.end_writing()
-        await trio.lowlevel.checkpoint()
-
-    async def reset(self) -> None:
-        self.abort()
-        await trio.lowlevel.checkpoint()
-
-    def set_deadline(self, ttl: int) -> bool:
-        raise NotImplementedError("deadlines are cancel scopes here")
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return self.conn.get_remote_address()
-
-    @property
-    def is_closed(self) -> bool:
-        return self.was_reset or (self.send_closed and self.ended)
-
-    async def __aenter__(self) -> "MuxedStream":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abandon()
 
 
 class Muxer(IMuxedConn):
@@ -263,7 +69,7 @@ class Muxer(IMuxedConn):
         self.event_started = trio.Event()
         self.event_closed = trio.Event()
         self.event_shutting_down = trio.Event()
-        self.on_close: Callable[[], object] | None = None  # SwarmConn puts its hook here
+        self.on_close: Callable[[], Awaitable[None]] | None = None  # SwarmConn puts its hook here
         self._on_start, self._on_end, self._on_stream = on_start, on_end, on_stream
         self._next_id = 1 if secured_conn.is_initiator else 2
         self._inbound = 0
@@ -303,14 +109,14 @@ class Muxer(IMuxedConn):
             with trio.CancelScope(shield=True), trio.move_on_after(self.limits.drain_s):
                 await self._tear_down()
 
-    async def close(self, error_code: int = _GO_AWAY_NORMAL) -> None:
+    async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
         """Send what is queued, for at most ``drain_s``, and end the connection."""
         if not self.event_started.is_set():
             await self._tear_down()
             return
         if not self.event_shutting_down.is_set():
             self.event_shutting_down.set()
-            self.enqueue_control(_GO_AWAY, 0, 0, error_code)
+            self.enqueue_control(GO_AWAY, 0, 0, error_code)
             with trio.move_on_after(self.limits.drain_s):
                 while self._out or self.unsent:
                     self._drained = trio.Event()
@@ -339,9 +145,7 @@ class Muxer(IMuxedConn):
             log.debug("closing the socket to %s: %r", self.peer_id, error)
         self.event_closed.set()
         if self.on_close is not None:
-            result = self.on_close()
-            if result is not None:
-                await result  # type: ignore[misc]
+            await self.on_close()
 
     async def _watch_loop(self) -> None:
         """Ping, notice silence, and finish off streams whose other side never ends them."""
@@ -357,7 +161,7 @@ class Muxer(IMuxedConn):
                 raise ConnectionLost(f"silent for {now - self._heard_at:.1f} s")
             if now - self._heard_at >= every / 2:
                 nonce = (nonce + 1) & 0xFFFFFFFF
-                self.enqueue_control(_PING, _SYN, 0, nonce)
+                self.enqueue_control(PING, SYN, 0, nonce)
             for stream_id in [key for key, since in self._lingering.items() if now - since > self.limits.linger_s]:
                 self.streams[stream_id].abort()
 
@@ -373,6 +177,8 @@ class Muxer(IMuxedConn):
 
     def enqueue(self, header: bytes, body: bytes) -> None:
         """Queue a frame; the write task joins what is queued into one record."""
+        if self._torn_down:
+            return
         self._out.append(header)
         if body:
             self._out.append(body)
@@ -383,7 +189,7 @@ class Muxer(IMuxedConn):
         """Queue a frame that never waits. A peer that makes us queue them without reading is cut off."""
         if self.unsent > self.limits.unsent_bytes + (1 << 20):
             self.fail("does not read what it asks for")
-        self.enqueue(_HEADER.pack(0, kind, flags, stream_id, value), b"")
+        self.enqueue(HEADER.pack(0, kind, flags, stream_id, value), b"")
 
     async def _write_loop(self) -> None:
         while True:
@@ -416,12 +222,12 @@ class Muxer(IMuxedConn):
             self._heard_at = trio.current_time()
             pending += chunk
             used = 0
-            while len(pending) - used >= _HEADER.size:
-                version, kind, flags, stream_id, value = _HEADER.unpack_from(pending, used)
-                if version != 0 or kind > _GO_AWAY:
+            while len(pending) - used >= HEADER.size:
+                version, kind, flags, stream_id, value = HEADER.unpack_from(pending, used)
+                if version != 0 or kind > GO_AWAY:
                     raise ConnectionLost(f"no yamux frame: version {version}, type {kind}")
-                end = used + _HEADER.size
-                if kind == _DATA:
+                end = used + HEADER.size
+                if kind == DATA:
                     if value > self._allowance(stream_id):
                         raise ConnectionLost(f"sent {value} bytes beyond the window of stream {stream_id}")
                     if len(pending) - end < value:
@@ -436,31 +242,31 @@ class Muxer(IMuxedConn):
 
     def _allowance(self, stream_id: int) -> int:
         stream = self.streams.get(stream_id)
-        return stream.recv_window if stream is not None else _WINDOW_FIRST
+        return stream.recv_window if stream is not None else self.limits.window_bytes
 
     def _on_frame(self, kind: int, flags: int, stream_id: int, value: int, body: bytes) -> None:
-        if kind == _PING:
-            if flags & _SYN:
-                self.enqueue_control(_PING, _ACK, 0, value)
+        if kind == PING:
+            if flags & SYN:
+                self.enqueue_control(PING, ACK, 0, value)
             return
-        if kind == _GO_AWAY:
+        if kind == GO_AWAY:
             raise ConnectionLost(f"the peer went away (code {value})")
-        if flags & _SYN:
+        if flags & SYN:
             self._accept(stream_id)
         stream = self.streams.get(stream_id)
         if stream is None:
             return  # one we reset or refused: what was under way arrives and is dropped
         if body:
             self._on_data(stream, body)
-        elif kind == _WINDOW_UPDATE and value:
+        elif kind == WINDOW_UPDATE and value:
             stream.send_window += value
             stream.wake_writer()
-        if flags & _FIN:
+        if flags & FIN:
             stream.ended = True
             stream.wake_reader()
             if stream.send_closed and (stream.abandoned or not stream.buffer):
                 self.forget(stream)
-        if flags & _RST:
+        if flags & RST:
             stream.on_reset(drop=False)
             self.forget(stream)
 
@@ -489,13 +295,13 @@ class Muxer(IMuxedConn):
         self._inbound_credit = min(2 * rate, self._inbound_credit + rate * (now - self._inbound_credit_at))
         self._inbound_credit_at = now
         if self._inbound >= self.limits.inbound_streams or self._inbound_credit < 1 or self._closing:
-            self.enqueue_control(_WINDOW_UPDATE, _RST, stream_id, 0)
+            self.enqueue_control(WINDOW_UPDATE, RST, stream_id, 0)
             return
         self._inbound_credit -= 1
         self._inbound += 1
         stream = MuxedStream(self, stream_id, inbound=True)
         self.streams[stream_id] = stream
-        self.enqueue_control(_WINDOW_UPDATE, _ACK, stream_id, 0)
+        self.enqueue_control(WINDOW_UPDATE, ACK, stream_id, 0)
         self._on_stream(stream)
 
     # --- bookkeeping for streams
@@ -511,16 +317,16 @@ class Muxer(IMuxedConn):
             if stream.send_closed and not stream.buffer:
                 self.forget(stream)
             return
-        stream._owed += size
-        if stream._owed * 4 < stream.target_window:
+        stream.owed += size
+        if stream.owed * 4 < stream.target_window:
             return
-        credit = stream._owed
-        stream._owed = 0
+        credit = stream.owed
+        stream.owed = 0
         if stream.target_window < self.limits.window_bytes:
             credit += stream.target_window
             stream.target_window *= 2
         stream.recv_window += credit
-        self.enqueue_control(_WINDOW_UPDATE, 0, stream.stream_id, credit)
+        self.enqueue_control(WINDOW_UPDATE, 0, stream.stream_id, credit)
 
     def drop_buffer(self, stream: MuxedStream) -> None:
         self.buffered -= len(stream.buffer)
@@ -553,7 +359,7 @@ class Muxer(IMuxedConn):
         stream = MuxedStream(self, self._next_id, inbound=False)
         self._next_id += 2
         self.streams[stream.stream_id] = stream
-        self.enqueue_control(_WINDOW_UPDATE, _SYN, stream.stream_id, 0)
+        self.enqueue_control(WINDOW_UPDATE, SYN, stream.stream_id, 0)
         return stream
 
     async def accept_stream(self) -> IMuxedStream:
@@ -573,7 +379,7 @@ class Muxer(IMuxedConn):
     def is_closed(self) -> bool:
         return self.event_closed.is_set()
 
-    def get_transport_addresses(self) -> list[Multiaddr]:
+    def get_transport_addresses(self) -> list[Any]:
         return []
 
     def get_connection_type(self) -> ConnectionType:

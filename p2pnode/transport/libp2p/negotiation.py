@@ -6,7 +6,7 @@ and what is read beyond them goes back to the stream.
 
 from collections.abc import Callable
 
-from p2pnode.transport.libp2p.muxer import MuxedStream
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
 from p2pnode.transport.seam import TransportError
 
 _HEADER = "/multistream/1.0.0"

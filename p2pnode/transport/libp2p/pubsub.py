@@ -20,10 +20,12 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 
 from p2pnode.identity import node_id_of_public_key, public_key_of_peer_id
-from p2pnode.transport.libp2p.muxer import MuxedStream, Muxer
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
+from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.libp2p.negotiation import propose
 from p2pnode.transport.seam import GOSSIP_BYTES_MAX, Gossip, TransportError
 from p2pnode.transport.topics import Topics
@@ -71,18 +73,16 @@ class SeenIds:
         """Nothing to stop."""
 
 
-class OutboundRpcs:
+class OutboundRpcs(RpcQueue):
     """What waits to be sent to one peer, control first. Bounded by count and bytes: what does not fit is counted
     and dropped, and gossip repairs it."""
 
-    max_message_size = _RPC_BYTES_MAX
-
     def __init__(self) -> None:
+        super().__init__(max_message_size=_RPC_BYTES_MAX)
         self._control: deque[bytes] = deque()
         self._messages: deque[bytes] = deque()
         self._bytes = 0
         self._ready = trio.Event()
-        self.closed = False
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class OutboundRpcs:
     def push_bytes(self, body: bytes, priority: bool = False) -> bool:
         """Queue an encoded RPC; False if it does not fit."""
         full = len(self) >= _OUTBOUND_COUNT_MAX or self._bytes + len(body) > _OUTBOUND_BYTES_MAX
-        if self.closed or full or len(body) > _RPC_BYTES_MAX:
+        if self._closed or full or len(body) > _RPC_BYTES_MAX:
             self.dropped += 1
             return False
         (self._control if priority else self._messages).append(body)
@@ -106,7 +106,7 @@ class OutboundRpcs:
     async def pop_batch(self) -> bytes | None:
         """All that waits, up to about 64 KiB, as length-prefixed RPCs in one piece; None once closed."""
         while not len(self):
-            if self.closed:
+            if self._closed:
                 return None
             self._ready = trio.Event()
             await self._ready.wait()
@@ -125,7 +125,7 @@ class OutboundRpcs:
         return [rpc]
 
     def close(self) -> None:
-        self.closed = True
+        self._closed = True
         self._ready.set()
 
 
@@ -251,7 +251,7 @@ class NodePubsub(Pubsub):
         queue = OutboundRpcs()
         self.router.add_peer(peer_id, protocol)  # type: ignore[arg-type]
         self.peers[peer_id] = NetStream(stream, None, None)
-        self.peer_queues[peer_id] = queue  # type: ignore[assignment]
+        self.peer_queues[peer_id] = queue
         queue.push(self.get_hello_packet())
         self.manager.run_task(self._send_rpcs, peer_id, stream, queue)
         if peer_id in self._peer_added_events:
@@ -353,9 +353,7 @@ def _author(from_id: bytes) -> tuple[NodeId, PublicKey] | None:
 
 
 def _signature_holds(message: rpc_pb2.Message, public_key: PublicKey) -> bool:
-    signed = rpc_pb2.Message(
-        data=message.data, topicIDs=message.topicIDs, from_id=message.from_id, seqno=message.seqno
-    )
+    signed = rpc_pb2.Message(data=message.data, topicIDs=message.topicIDs, from_id=message.from_id, seqno=message.seqno)
     try:
         return bool(public_key.verify(message.signature, _SIGNING_PREFIX + signed.SerializeToString()))
     except Exception:  # coincurve says "could not be parsed" with a plain Exception

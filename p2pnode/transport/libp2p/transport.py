@@ -13,7 +13,6 @@ from libp2p.peer.id import ID
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
-from multiaddr import Multiaddr
 
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.transport.address import Address, parse_address
@@ -22,7 +21,7 @@ from p2pnode.transport.libp2p import hardening
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.dialer import Dialer
 from p2pnode.transport.libp2p.framed import FramedStream
-from p2pnode.transport.libp2p.host import build_host
+from p2pnode.transport.libp2p.host import UNNAMED, build_host
 from p2pnode.transport.libp2p.inbound import InboundStreams
 from p2pnode.transport.libp2p.links import Links
 from p2pnode.transport.libp2p.listener import Listener
@@ -153,7 +152,7 @@ class Libp2pTransport:
         return self.links.best(node_id_of_peer_id(peer_id.to_bytes()))
 
     async def _upgrade_inbound(self, raw: RawConnection) -> Muxer:
-        muxer = await self._swarm.upgrade_inbound_raw_conn(raw, Multiaddr("/ip4/0.0.0.0/tcp/0"))
+        muxer = await self._swarm.upgrade_inbound_raw_conn(raw, UNNAMED)
         assert isinstance(muxer, Muxer)
         return muxer
 

@@ -1,0 +1,144 @@
+"""Framed streams as numbered channels: one task that sends and one that receives for each.
+
+What a machine sends is encoded at once and waits in a bounded outbox; a peer that reads too slowly to keep it
+within bounds loses the stream, never the node its memory. What arrives is decoded here: bytes that are no
+message end the stream.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+import trio
+
+from p2pnode.transport.seam import Stream, StreamClosed, Transport, TransportError
+from protocol.core.codec import Message, decode, encode
+from protocol.core.errors import DecodeError
+from protocol.core.ids import NodeId
+from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Received, Sent
+
+OUTBOX_MESSAGES_MAX = 1_024
+OUTBOX_BYTES_MAX = 4 << 20
+OPEN_TIMEOUT_MS = 5_000
+
+Dispatch = Callable[[object], None]
+
+
+class _Outbox:
+    """Frames on their way out of one channel."""
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[bytes, bool]] = deque()
+        self.bytes = 0
+        self.closing = False
+        self.dead = False
+        self.wake = trio.Event()
+        self.scope = trio.CancelScope()
+
+    def put(self, frame: bytes, report: bool) -> bool:
+        """Queue a frame; False when the bound is reached."""
+        if len(self.frames) >= OUTBOX_MESSAGES_MAX or self.bytes + len(frame) > OUTBOX_BYTES_MAX:
+            return False
+        self.frames.append((frame, report))
+        self.bytes += len(frame)
+        self.wake.set()
+        return True
+
+
+class Channels:
+    """All channels of one machine. ``dispatch`` hands the machine what happens on them."""
+
+    def __init__(self, transport: Transport, nursery: trio.Nursery, dispatch: Dispatch) -> None:
+        self._transport = transport
+        self._nursery = nursery
+        self._dispatch = dispatch
+        self._outboxes: dict[Channel, _Outbox] = {}
+        self._numbers = count(1)
+
+    def __len__(self) -> int:
+        return len(self._outboxes)
+
+    def open(self, channel: Channel, peer: NodeId, protocol: str) -> None:
+        """Open an outbound stream; what is sent before it stands waits in the outbox."""
+        outbox = self._outboxes[channel] = _Outbox()
+        self._nursery.start_soon(self._run_outbound, channel, peer, protocol, outbox)
+
+    def send(self, channel: Channel, message: Message, report: bool) -> None:
+        """Queue a message; one for a dead channel is dropped, one too many ends the channel."""
+        outbox = self._outboxes.get(channel)
+        if outbox is None or outbox.closing:
+            return
+        if not outbox.put(encode(message), report):
+            self._lost(channel, outbox, "the peer reads too slowly")
+
+    def close(self, channel: Channel) -> None:
+        """Close after what is queued was sent."""
+        outbox = self._outboxes.pop(channel, None)
+        if outbox is not None:
+            outbox.closing = True
+            outbox.wake.set()
+
+    async def serve(self, protocol: str, stream: Stream) -> None:
+        """Run an inbound stream as a channel until either side ends it."""
+        channel, outbox = Channel(next(self._numbers)), _Outbox()
+        self._outboxes[channel] = outbox
+        self._dispatch(ChannelOpened(channel, stream.peer, protocol))
+        await self._run(channel, stream, outbox)
+
+    async def _run_outbound(self, channel: Channel, peer: NodeId, protocol: str, outbox: _Outbox) -> None:
+        try:
+            stream = await self._transport.open_stream(peer, protocol, timeout_ms=OPEN_TIMEOUT_MS)
+        except TransportError as error:
+            self._lost(channel, outbox, str(error))
+            return
+        await self._run(channel, stream, outbox)
+
+    async def _run(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
+        try:
+            with outbox.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._receive, channel, stream, outbox)
+                    await self._send(channel, stream, outbox)
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(2):
+                await (stream.reset() if outbox.dead else stream.close())
+
+    async def _send(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
+        while True:
+            while outbox.frames:
+                frame, report = outbox.frames.popleft()
+                outbox.bytes -= len(frame)
+                try:
+                    await stream.send(frame)
+                except TransportError as error:
+                    self._lost(channel, outbox, str(error))
+                    return
+                if report and not outbox.closing:
+                    self._dispatch(Sent(channel))
+            if outbox.closing:
+                return
+            outbox.wake = trio.Event()
+            await outbox.wake.wait()
+
+    async def _receive(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
+        while not outbox.closing:
+            try:
+                message = decode(await stream.receive())
+            except StreamClosed as error:
+                self._lost(channel, outbox, str(error))
+                return
+            except (TransportError, DecodeError) as error:
+                outbox.dead = True
+                self._lost(channel, outbox, str(error))
+                return
+            if not outbox.closing:
+                self._dispatch(Received(channel, message))
+
+    def _lost(self, channel: Channel, outbox: _Outbox, reason: str) -> None:
+        """The channel ended by itself: tell the machine once, and stop both tasks."""
+        outbox.scope.cancel()
+        if self._outboxes.get(channel) is outbox:
+            del self._outboxes[channel]
+            outbox.closing = True
+            self._dispatch(ChannelClosed(channel, reason))

@@ -1,0 +1,353 @@
+"""The light client as a library: sessions at a router, answers as streams, everything verified on the way.
+
+    async with connect("/ip4/127.0.0.1/tcp/4001/p2p/16Uiu2…?network=…") as net:
+        async with net.session() as session, session.ask("Where does a bear live?") as answer:
+            async for text in answer:
+                print(text, end="")
+
+It needs no model and no gossip. Text is handed out only after the miner's signature over it was checked.
+"""
+
+import codecs
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TypeVar
+
+import trio
+
+from p2pnode.address import RouterAddress, parse_router_address
+from p2pnode.clock import open_clock
+from p2pnode.driver import Driver, open_driver
+from p2pnode.identity import NodeKey
+from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
+from p2pnode.transport.seam import PeerUnreachable, Transport
+from protocol.core.errors import P2PNodeError
+from protocol.core.genesis import Genesis
+from protocol.core.ids import ModelDigest, NodeId
+from protocol.messages.adverts import ModelOffer
+from protocol.messages.sampling import SamplingParams
+from protocol.messages.tasks import PromptMessage, SegmentHead
+from protocol.roles.client import (
+    AskTask,
+    CancelAsk,
+    ClientMachine,
+    CloseAsked,
+    ConnectRouter,
+    Deliver,
+    Item,
+    OpenAsked,
+    RouterGone,
+    RouterReady,
+    SessionAssigned,
+    SessionOver,
+    TaskHead,
+    TaskOver,
+    TaskText,
+)
+
+CONNECT_TIMEOUT_MS = 10_000
+OPEN_TIMEOUT_MS = 30_000
+TASK_TIMEOUT_MS = 300_000
+SESSION_LIFETIME_MS = 3_600_000
+PRICE_CAP_WEI = 10**15
+ITEMS_MAX = 40_000
+"""More than an order's tokens can make, whatever a router sends: the machine takes none beyond max_tokens."""
+
+T = TypeVar("T")
+
+
+class RequestFailed(P2PNodeError):
+    """A session or an answer ended without success; ``code`` is one of the lifecycle's terminal codes."""
+
+    def __init__(self, code: str, detail: str, *, retry_after_ms: int = 0, text: str = "") -> None:
+        super().__init__(detail, code=code, hint=_HINTS.get(code))
+        self.retry_after_ms = retry_after_ms
+        self.text = text
+        """What had been answered, and verified, before."""
+
+
+_HINTS = {
+    "model_not_found": "`p2pnode chat --router ADDRESS --models` lists what the router has miners for",
+    "no_capacity": "try again in a moment, or start another miner: p2pnode run --role miner",
+    "queue_full": "try again in a moment",
+    "rate_limited": "close other sessions first",
+    "prompt_too_long": "shorten the prompt, start a new conversation, or ask for fewer tokens",
+    "miner_lost": "ask again: another miner will take it",
+    "router_lost": "check that the router runs, or name another one",
+    "transcript_broken": "do not trust this answer; try another router",
+    "deadline_exceeded": "allow more time with --timeout, or ask for fewer tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an answer ended."""
+
+    reason: str
+    """stop, length or cancelled."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    frames: int
+
+
+class Answer:
+    """One answer, streamed: an async iterator of text. Leaving its block early cancels it."""
+
+    def __init__(self, client: "LightClient", handle: int, items: trio.MemoryReceiveChannel[Item]) -> None:
+        self.head: SegmentHead | None = None
+        self.finish: Finish | None = None
+        self.token_ids: list[int] = []
+        self.text = ""
+        self._client = client
+        self._handle = handle
+        self._items = items
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._texts()
+
+    async def _texts(self) -> AsyncIterator[str]:
+        async for item in self._items:
+            match item:
+                case TaskHead():
+                    self.head = item.head
+                case TaskText():
+                    self.token_ids.extend(item.ids)
+                    text = self._decoder.decode(item.text)
+                    self.text += text
+                    if text:
+                        yield text
+                case TaskOver():
+                    rest = self._decoder.decode(b"", final=True)
+                    self.text += rest
+                    if rest:
+                        yield rest
+                    self._finish(item)
+                    return
+
+    def _finish(self, over: TaskOver) -> None:
+        if over.end is None:
+            raise RequestFailed(over.code, over.detail, retry_after_ms=over.retry_after_ms, text=self.text)
+        end = over.end
+        self.finish = Finish(
+            end.reason.name.lower(), end.prompt_tokens, end.completion_tokens, end.cached_tokens, over.frames
+        )
+
+    def cancel(self) -> None:
+        """Ask the miner to stop; the iteration goes on to the signed end."""
+        self._client.dispatch(CancelAsk(self._handle))
+
+    async def read(self) -> str:
+        """The whole answer. Raises RequestFailed."""
+        async for _ in self:
+            pass
+        return self.text
+
+
+class Session:
+    """Miners reserved for one client and one model."""
+
+    def __init__(self, client: "LightClient", handle: int, assigned: SessionAssigned) -> None:
+        self.assigned = assigned
+        self._client = client
+        self._handle = handle
+
+    @property
+    def id(self) -> bytes:
+        """The session id."""
+        return self.assigned.session
+
+    @property
+    def miner(self) -> NodeId:
+        """Who streams."""
+        return NodeId(self.assigned.assignment.miners[0])
+
+    @asynccontextmanager
+    async def ask(
+        self,
+        prompt: str | Sequence[PromptMessage],
+        *,
+        sampling: SamplingParams | None = None,
+        seed: bytes | None = None,
+        max_tokens: int = 256,
+        timeout_ms: int = TASK_TIMEOUT_MS,
+    ) -> AsyncIterator[Answer]:
+        """Order an answer. ``seed``: 32 bytes; the same seed and prompt give the same tokens on one build."""
+        turns = (PromptMessage("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+        handle, items = self._client.new_handle()
+        ask = AskTask(
+            handle=handle,
+            session=self._handle,
+            messages=turns,
+            sampling=sampling or SamplingParams(),
+            nonce=secrets.token_bytes(32),
+            seed=seed or secrets.token_bytes(32),
+            max_tokens=max_tokens,
+            timeout_ms=timeout_ms,
+        )
+        self._client.dispatch(ask)
+        answer = Answer(self._client, handle, items)
+        try:
+            yield answer
+        finally:
+            if answer.finish is None:
+                answer.cancel()
+            self._client.drop_handle(handle)
+
+
+class LightClient:
+    """A connection to one router. Made by :func:`connect`."""
+
+    def __init__(self, driver: Driver, router: NodeId, address: RouterAddress) -> None:
+        self.router = router
+        self.address = address
+        self._driver = driver
+        self._handles = count(1)
+        self._items: dict[int, trio.MemorySendChannel[Item]] = {}
+        self._ready: RouterReady | None = None
+
+    @property
+    def genesis(self) -> Genesis:
+        """The network the router serves; checked against the address if that names one."""
+        assert self._ready is not None
+        return self._ready.genesis
+
+    @property
+    def models(self) -> Sequence[ModelOffer]:
+        """What the router had miners for when it greeted us."""
+        assert self._ready is not None
+        return self._ready.hello.models
+
+    @property
+    def level_note(self) -> str:
+        """What an answer is worth here, in words for a person."""
+        if self.address.network is None:
+            return "level capped at streamed: the address names no network, so the router's word for it was taken"
+        return "level streamed: every frame is signed; this network has no committee to certify more"
+
+    def model(self, wanted: str | None) -> ModelOffer:
+        """The offer of a model by name or digest prefix; the first if None. Raises RequestFailed."""
+        for offer in self.models:
+            manifest = offer.manifest
+            if (
+                wanted is None
+                or wanted == manifest.name
+                or (len(wanted) >= 6 and manifest.digest().hex().startswith(wanted.lower()))
+            ):
+                return offer
+        names = ", ".join(offer.manifest.name for offer in self.models) or "none"
+        what = f"model {wanted!r}" if wanted else "any model"
+        raise RequestFailed("model_not_found", f"the router knows no miner for {what}; it has: {names}")
+
+    @asynccontextmanager
+    async def session(
+        self,
+        model: str | None = None,
+        *,
+        tokens: int = 512,
+        timeout_ms: int = OPEN_TIMEOUT_MS,
+        price_cap_wei: int = PRICE_CAP_WEI,
+    ) -> AsyncIterator[Session]:
+        """Open a session, and close it with the block. Raises RequestFailed."""
+        offer = self.model(model)
+        handle, items = self.new_handle()
+        wish = OpenAsked(
+            handle=handle,
+            router=self.router,
+            model=ModelDigest(offer.manifest.digest()),
+            nonce=secrets.token_bytes(32),
+            price_cap_wei=price_cap_wei,
+            tokens=tokens,
+            timeout_ms=timeout_ms,
+            lifetime_ms=SESSION_LIFETIME_MS,
+        )
+        self.dispatch(wish)
+        try:
+            first = await items.receive()
+            if isinstance(first, SessionOver):
+                raise RequestFailed(first.code, first.detail, retry_after_ms=first.retry_after_ms)
+            assert isinstance(first, SessionAssigned)
+            yield Session(self, handle, first)
+        finally:
+            self.dispatch(CloseAsked(handle))
+            self.drop_handle(handle)
+
+    async def greet(self, router_handle: int, items: trio.MemoryReceiveChannel[Item]) -> None:
+        """Wait for the router's greeting. Raises RequestFailed."""
+        first = await items.receive()
+        if isinstance(first, RouterGone):
+            raise RequestFailed(first.code, first.detail)
+        assert isinstance(first, RouterReady)
+        self._ready = first
+
+    def dispatch(self, event: object) -> None:
+        """Hand the machine a wish."""
+        self._driver.dispatch(event)
+
+    def new_handle(self) -> tuple[int, trio.MemoryReceiveChannel[Item]]:
+        """A handle and where its items arrive."""
+        handle = next(self._handles)
+        send, receive = trio.open_memory_channel[Item](ITEMS_MAX)
+        self._items[handle] = send
+        return handle, receive
+
+    def drop_handle(self, handle: int) -> None:
+        """Nothing more of a handle is wanted."""
+        self._items.pop(handle, None)
+
+    def deliver(self, effect: object) -> None:
+        """Perform a Deliver."""
+        assert isinstance(effect, Deliver)
+        channel = self._items.get(effect.handle)
+        if channel is not None:
+            channel.send_nowait(effect.item)
+
+
+@asynccontextmanager
+async def connect(
+    router: str | RouterAddress,
+    *,
+    key: NodeKey | None = None,
+    transport: Transport | None = None,
+    timeout_ms: int = CONNECT_TIMEOUT_MS,
+) -> AsyncIterator[LightClient]:
+    """Connect to a router. Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed.
+
+    Without ``key`` a fresh one is made: nothing links this client to an earlier one.
+    """
+    address = parse_router_address(router) if isinstance(router, str) else router
+    key = key or NodeKey.generate()
+    if transport is not None:
+        async with _greeted(transport, address, key, timeout_ms) as client:
+            yield client
+        return
+    async with (
+        open_libp2p(key, Libp2pConfig(listen=())) as opened,
+        _greeted(opened, address, key, timeout_ms) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def _greeted(
+    transport: Transport, address: RouterAddress, key: NodeKey, timeout_ms: int
+) -> AsyncIterator[LightClient]:
+    try:
+        node = await transport.connect(str(replace(address, network=None)), timeout_ms=timeout_ms)
+    except PeerUnreachable as error:
+        raise PeerUnreachable(
+            f"no router answers at {address.multiaddr}: {error}",
+            hint="check that it runs and that the address is the one it printed",
+        ) from error
+    machine = ClientMachine(key.node_id, key.sign)
+    async with open_driver(machine, transport, open_clock()) as driver:
+        client = LightClient(driver, node, address)
+        driver.performers = {Deliver: client.deliver}
+        handle, items = client.new_handle()
+        client.dispatch(ConnectRouter(handle, node, address.network))
+        await client.greet(handle, items)
+        yield client

@@ -1,0 +1,282 @@
+"""Puts the parts of a node together: key, store, transport, engine, and a driver for each role."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import trio
+
+from p2pnode.address import RouterAddress, parse_router_address
+from p2pnode.clock import Clock, open_clock
+from p2pnode.config import NodeConfig
+from p2pnode.control import serve_control
+from p2pnode.driver import Perform, open_driver
+from p2pnode.engine.api import Engine, EngineConfig
+from p2pnode.engine.supervisor import open_engine
+from p2pnode.generation import Generations
+from p2pnode.identity import NodeKey, read_keystore, write_keystore
+from p2pnode.models.store import ModelStore, StoredModel
+from p2pnode.store import NodeStore, open_store
+from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
+from p2pnode.transport.loopback import Loopback
+from p2pnode.transport.seam import Transport
+from protocol.core.errors import P2PNodeError
+from protocol.core.genesis import Genesis
+from protocol.core.ids import Digest, ModelDigest, SessionId
+from protocol.core.machine import Machine
+from protocol.core.params import Params
+from protocol.messages.adverts import ModelOffer, Role
+from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
+from protocol.roles.peer import PeerMachine, PeerSettings
+from protocol.roles.router import RouterMachine, RouterSettings
+from protocol.session.adverts import AdvertBook
+
+SCRYPT_N_TESTNET = 1 << 14
+CONTROL_SOCKET = "control.sock"
+ROLES: tuple[Role, ...] = ("router", "miner")
+
+Progress = Callable[[str], None]
+"""Told in a few words what is being done, for a person who waits."""
+
+
+def say_nothing(_what: str) -> None:
+    """The progress of nobody's business."""
+
+
+@dataclass(slots=True)
+class Node:
+    """A running node. Made by :func:`open_node`."""
+
+    config: NodeConfig
+    genesis: Genesis
+    transport: Transport
+    book: AdvertBook
+    router: RouterMachine | None
+    miner: MinerMachine | None
+    started_ms: int
+    clock: Clock
+
+    @property
+    def addresses(self) -> tuple[RouterAddress, ...]:
+        """Where others reach this node; the network is part of each."""
+        network = self.genesis.network_id()
+        return tuple(replace(parse_router_address(text), network=network) for text in self.transport.addresses)
+
+    def answer(self, what: str) -> Mapping[str, Any]:
+        """Answer the control socket. Raises P2PNodeError for an unknown question."""
+        if what == "status":
+            return self.status()
+        if what == "peers":
+            return {"peers": self.peers()}
+        raise P2PNodeError(f"unknown question {what!r}", code="control/unknown", hint="ask for status or peers")
+
+    def status(self) -> dict[str, Any]:
+        """What the node is and does now, in plain values."""
+        status: dict[str, Any] = {
+            "node": "0x" + self.transport.me.hex(),
+            "name": self.config.node.name,
+            "roles": list(self.config.node.roles),
+            "network": self.genesis.name,
+            "network_id": self.genesis.network_id().hex(),
+            "addresses": [str(address) for address in self.addresses],
+            "uptime_s": (self.clock() - self.started_ms) // 1_000,
+            "peers": len(self.transport.peers()),
+            "adverts": len(self.book),
+            "level_cap": "streamed",
+        }
+        if self.router is not None:
+            status["router"] = self.router.load()
+        if self.miner is not None:
+            free, total = self.miner.slots()
+            status["miner"] = {"slots_free": free, "slots": total}
+        status["models"] = [
+            {"name": offer.manifest.name, "digest": offer.manifest.digest().hex(), "slots": offer.slots}
+            for offer in self.book.models()
+        ]
+        return status
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Whom the node is connected to and what they advertise."""
+        rows = []
+        for peer in sorted(self.transport.peers()):
+            advert = self.book.get(peer)
+            rows.append(
+                {
+                    "node": "0x" + peer.hex(),
+                    "roles": list(advert.roles) if advert else [],
+                    "models": [offer.manifest.name for offer in advert.models] if advert else [],
+                    "addresses": list(advert.addresses) if advert else [],
+                }
+            )
+        return rows
+
+
+@asynccontextmanager
+async def open_node(config: NodeConfig, *, progress: Progress = say_nothing) -> AsyncIterator[Node]:
+    """Start a node and run it for as long as the block lasts.
+
+    Raises ConfigError, KeystoreError, StoreError, ModelStoreError, EngineError or TransportError, each saying what to
+    do; nothing is left behind but the node's folder.
+    """
+    config.require_available()
+    genesis = config.genesis()
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(open_store(config.node.state_dir))
+        key = await load_key(config)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        served = _Served({}, (), "")
+        if "miner" in config.node.roles:
+            progress(f"loading model {config.miner.model}")
+            served = await _open_engine(config, stack)
+        progress("opening the network")
+        inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
+        parts = _Parts(config, genesis, key, Loopback(inner, nursery), store, open_clock(), stack, nursery, served)
+        node = await parts.start_roles()
+        await nursery.start(serve_control, config.node.state_dir / CONTROL_SOCKET, node.answer)
+        yield node
+        progress("stopping")
+
+
+async def load_key(config: NodeConfig) -> NodeKey:
+    """The node key, made at the first start. Raises KeystoreError."""
+    path, password = config.keys.keystore, config.password()
+    if not path.exists():
+        key = NodeKey.generate()
+        await trio.to_thread.run_sync(lambda: write_keystore(path, key, password, scrypt_n=SCRYPT_N_TESTNET))
+        return key
+    return await trio.to_thread.run_sync(read_keystore, path, password)
+
+
+async def _open_engine(config: NodeConfig, stack: AsyncExitStack) -> "_Served":
+    stored = await trio.to_thread.run_sync(_resolve, config)
+    miner = config.miner
+    engine_config = EngineConfig(
+        model_path=stored.path,
+        slots=miner.slots,
+        context_slot_tokens=miner.context_tokens,
+        threads=miner.threads,
+        gpu_layers=miner.gpu_layers,
+    )
+    engine = await stack.enter_async_context(open_engine(engine_config))
+    offer = ModelOffer(stored.manifest, engine.model.slots, engine.model.context_slot_tokens, miner.price_wei)
+    return _Served({stored.manifest.digest(): engine}, (offer,), engine.model.build[:128])
+
+
+def _resolve(config: NodeConfig) -> StoredModel:
+    return ModelStore(config.node.models_dir).resolve(config.miner.model)
+
+
+def _transport_config(config: NodeConfig, genesis: Genesis) -> Libp2pConfig:
+    network = config.network
+    listen = tuple(address for address in network.listen if not address.endswith("/ws"))
+    return Libp2pConfig(
+        listen=listen,
+        announce=network.announce,
+        bootstrap=tuple(address.multiaddr for address in network.bootstrap),
+        book_path=config.node.state_dir / "addresses.json",
+        mdns=network.mdns,
+        connections=network.connections_max,
+        topic_rates={genesis.topic(name): rate for name, rate in genesis.params.gossip_budget().items()},
+    )
+
+
+def _local_params(config: NodeConfig, params: Params) -> Params:
+    """The network's parameters, with this operator's own lower limits."""
+
+    def lowered(wanted: int, limit: int) -> int:
+        return min(wanted, limit) if wanted else limit
+
+    return replace(
+        params,
+        sessions_per_router_max=lowered(config.router.sessions_max, params.sessions_per_router_max),
+        queue_requests_max=lowered(config.router.queue_requests_max, params.queue_requests_max),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a miner serves."""
+
+    engines: Mapping[ModelDigest, Engine]
+    offers: tuple[ModelOffer, ...]
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the roles of a node are built from."""
+
+    config: NodeConfig
+    genesis: Genesis
+    key: NodeKey
+    transport: Transport
+    store: NodeStore
+    clock: Clock
+    stack: AsyncExitStack
+    nursery: trio.Nursery
+    served: _Served
+
+    async def start_roles(self) -> Node:
+        """Start each role's machine on a driver of its own; they share the transport and the advert book."""
+        book = AdvertBook(self.genesis.params, secrets.token_bytes(16))
+        node = Node(self.config, self.genesis, self.transport, book, None, None, self.clock(), self.clock)
+        if "router" in self.config.node.roles:
+            node.router = await self._start_router(book)
+        if "miner" in self.config.node.roles:
+            node.miner = await self._start_miner()
+        await self._start_peer(book)
+        return node
+
+    async def _start_router(self, book: AdvertBook) -> RouterMachine:
+        numbers = await _assignment_numbers(self.store, self.clock())
+        addresses = tuple(self.transport.addresses)
+        settings = RouterSettings(self.key.node_id, addresses, self.genesis.to_json(), numbers)
+        params = _local_params(self.config, self.genesis.params)
+        machine = RouterMachine(settings, self.genesis.domain(), params, self.key.sign, book)
+        await self._drive(machine)
+        return machine
+
+    async def _start_miner(self) -> MinerMachine:
+        offers = {offer.manifest.digest(): offer for offer in self.served.offers}
+        settings = MinerSettings(self.key.node_id, offers, os.urandom(16))
+        machine = MinerMachine(settings, self.genesis.domain(), self.genesis.params, self.key.sign)
+        await self._drive(machine, self._generating)
+        return machine
+
+    def _generating(self, dispatch: Perform) -> Mapping[type, Perform]:
+        generations = Generations(self.served.engines, self.nursery, dispatch)
+        return {Generate: generations.start, CancelGeneration: generations.cancel}
+
+    async def _start_peer(self, book: AdvertBook) -> None:
+        roles: tuple[Role, ...] = tuple(role for role in ROLES if role in self.config.node.roles)
+        addresses = tuple(self.transport.addresses)
+        settings = PeerSettings(self.key.node_id, roles, addresses, self.served.offers, self.served.build)
+        domain, params = self.genesis.domain(), self.genesis.params
+        await self._drive(PeerMachine(settings, domain, params, self.key.sign, book))
+
+    async def _drive(
+        self, machine: Machine, performers: Callable[[Perform], Mapping[type, Perform]] | None = None
+    ) -> None:
+        driver = open_driver(
+            machine, self.transport, self.clock, records=self.store, genesis=self.genesis, performers=performers
+        )
+        await self.stack.enter_async_context(driver)
+
+
+async def _assignment_numbers(store: NodeStore, now_ms: int) -> dict[SessionId, int]:
+    """What the router signed before a restart; records of expired sessions are dropped here."""
+    numbers: dict[SessionId, int] = {}
+    expired: list[tuple[bytes, bytes | None]] = []
+    for name, value in store.load(b"assignment/").items():
+        if int.from_bytes(value[8:], "big") < now_ms:
+            expired.append((name, None))
+        else:
+            session = SessionId(Digest(name.removeprefix(b"assignment/")))
+            numbers[session] = int.from_bytes(value[:8], "big")
+    if expired:
+        await store.persist(expired)
+    return numbers

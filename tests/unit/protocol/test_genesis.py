@@ -1,0 +1,88 @@
+"""The genesis file: read back as written, refused by name, and never a crash whatever a router sends."""
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.core.errors import ParameterError
+from protocol.core.genesis import Genesis, parse_genesis
+from protocol.core.params import Params
+
+GENESIS = Genesis("test")
+
+
+def changed(**content: Any) -> str:
+    """The genesis file with some of its keys replaced."""
+    return json.dumps(json.loads(GENESIS.to_json()) | content)
+
+
+@given(
+    st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=64).filter(str.isprintable),
+    st.integers(0, 2**63 - 1),
+)
+def test_a_genesis_survives_its_file(name: str, chain_id: int) -> None:
+    genesis = Genesis(name, chain_id, replace(Params(), bid_target=5))
+    again = parse_genesis(genesis.to_json())
+    assert again == genesis
+    assert again.network_id() == genesis.network_id()
+
+
+def test_the_id_does_not_hang_on_how_the_file_is_written() -> None:
+    assert parse_genesis(json.dumps(json.loads(GENESIS.to_json()))).network_id() == GENESIS.network_id()
+
+
+@pytest.mark.spec("SIGN-DOMAIN.1")
+def test_networks_that_differ_in_anything_differ_in_id_and_topic() -> None:
+    others = [Genesis("other"), Genesis("test", 1)]
+    for item in fields(Params):
+        value, high = getattr(Params(), item.name), item.metadata["high"]
+        step = 1 if value < high else -1
+        others.append(Genesis("test", 0, replace(Params(), **{item.name: value + step})))
+    ids = {genesis.network_id() for genesis in [GENESIS, *others]}
+    topics = {genesis.topic("nodes") for genesis in [GENESIS, *others]}
+    assert len(ids) == len(topics) == len(others) + 1
+
+
+def test_a_topic_carries_the_network() -> None:
+    assert GENESIS.topic("nodes") == f"/p2pnode/{GENESIS.network_id().hex()[:8]}/nodes/1"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "text"),
+    [
+        ("not JSON", "{"),
+        ("not JSON", "[" * 65_536),
+        ("not JSON", '{"format": ' + "1" * 10_000 + "}"),
+        ("at most", " " * (1 << 20) + "{}"),
+        ("exactly the keys", "[]"),
+        ("exactly the keys", "{}"),
+        ("exactly the keys", changed(more=1)),
+        ("this build reads", changed(format=2)),
+        ("1 to 64 printable characters", changed(name="")),
+        ("1 to 64 printable characters", changed(name="x" * 65)),
+        ("1 to 64 printable characters", changed(name=5)),
+        ("1 to 64 printable characters", changed(name="\x1b[2J")),
+        ("1 to 64 printable characters", changed(name="\ud800")),
+        ("chain_id", changed(chain_id=-1)),
+        ("chain_id", changed(chain_id=2**63)),
+        ("chain_id", changed(chain_id=1.0)),
+        ("chain_id", changed(chain_id=True)),
+        ("name every parameter once", changed(params=[])),
+        ("name every parameter once", changed(params={"bid_target": 8})),
+        ("bid_target", changed(params=json.loads(GENESIS.to_json())["params"] | {"bid_target": 0})),
+        ("bid_target", changed(params=json.loads(GENESIS.to_json())["params"] | {"bid_target": [8]})),
+    ],
+)
+def test_a_wrong_genesis_is_refused_by_name(complaint: str, text: str) -> None:
+    with pytest.raises(ParameterError, match=complaint):
+        parse_genesis(text)
+
+
+@given(st.text(max_size=100))
+def test_any_text_parses_or_fails_cleanly(text: str) -> None:
+    with pytest.raises(ParameterError):
+        parse_genesis(text)
