@@ -11,7 +11,7 @@ FILE_BYTES_MAX = 64 << 10
 
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')\s*\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')\s*[.=]")
-_PARSER_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
+_PARSER_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)")
 
 
 class ConfigError(P2PNodeError):
@@ -73,10 +73,10 @@ def read_toml(path: Path) -> LocatedToml:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text", hint="save the file as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        found = _PARSER_LINE.fullmatch(str(error))
-        place, what = (f"{path}:{found[2]}", found[1]) if found else (str(path), str(error))
+        found = _PARSER_PLACE.fullmatch(str(error))
+        line, what = (found[2] or text.rstrip().count("\n") + 1, found[1]) if found else (1, str(error))
         raise ConfigError(
-            f"{place}: {what}", hint='write text in quotes, lists as ["a", "b"], true or false bare'
+            f"{path}:{line}: {what}", hint='write text in quotes, lists as ["a", "b"], true or false bare'
         ) from error
     file_ = LocatedToml(path, text, {})
     for name, section in content.items():

@@ -12,7 +12,7 @@ import trio
 from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.clock import Clock, open_clock
 from p2pnode.config import NodeConfig
-from p2pnode.control import serve_control
+from p2pnode.control import SOCKET, serve_control
 from p2pnode.driver import Perform, open_driver
 from p2pnode.engine.api import Engine, EngineConfig
 from p2pnode.engine.supervisor import open_engine
@@ -35,7 +35,6 @@ from protocol.roles.router import RouterMachine, RouterSettings
 from protocol.session.adverts import AdvertBook
 
 SCRYPT_N_TESTNET = 1 << 14
-CONTROL_SOCKET = "control.sock"
 ROLES: tuple[Role, ...] = ("router", "miner")
 
 Progress = Callable[[str], None]
@@ -136,7 +135,7 @@ async def open_node(config: NodeConfig, *, progress: Progress = say_nothing) -> 
         inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
         parts = _Parts(config, genesis, key, Loopback(inner, nursery), store, open_clock(), stack, nursery, served)
         node = await parts.start_roles()
-        await nursery.start(serve_control, config.node.state_dir / CONTROL_SOCKET, node.answer)
+        await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
         yield node
         progress("stopping")
 

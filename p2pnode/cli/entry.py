@@ -20,6 +20,10 @@ from p2pnode.setting import nearest
 from protocol.core.errors import P2PNodeError
 
 COMMANDS = {
+    "run": "run a node: router and miner in one, unless told otherwise",
+    "testnet": "start a network of several processes on this machine",
+    "demo": "start a network, answer one prompt, take it down",
+    "chat": "ask a router, once or in a conversation",
     "keys": "make, show and re-encrypt this node's key",
     "model": "list, add, check and remove models",
     "peers": "whom the running node knows",

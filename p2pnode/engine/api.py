@@ -4,7 +4,7 @@ The llama.cpp engine behind it runs in a process of its own (``supervisor`` and 
 fake for tests and benchmarks passes the same conformance suite.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -55,6 +55,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     """The token limit."""
     CANCELLED = "cancelled"
+    """For callers to report that they closed it: the engine itself ends only as above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class ChatMessage:
 @dataclass(frozen=True, slots=True)
 class Token:
     """One released token. ``text`` is its share of the visible answer: bytes, possibly empty, possibly a part of
-    a UTF-8 character; the concatenation over all tokens is the answer, without any stop sequence."""
+    a UTF-8 character; the concatenation over all tokens is the answer, without any stop sequence. Text that may
+    begin a stop sequence waits and comes with a later token, so the end token's text is mostly, not always, empty."""
 
     id: int
     text: bytes
@@ -165,6 +167,21 @@ class EngineStats:
     """Resident memory of the worker process."""
 
 
+class Generation(Protocol):
+    """A running generation: an iterator over its events, the last of which is Finished.
+
+    It starts with the first event asked for. Its slot is freed within one decode step when it is closed, when the
+    task that awaits the next event is cancelled, and when it is dropped.
+    """
+
+    def __aiter__(self) -> "Generation": ...
+
+    async def __anext__(self) -> GenerateEvent: ...
+
+    async def aclose(self) -> None:
+        """Stop generating; nothing happens if it has ended. ``contextlib.aclosing`` calls this."""
+
+
 class Engine(Protocol):
     """One loaded model. Used inside ``async with``; every method may be called from many tasks at once."""
 
@@ -180,11 +197,12 @@ class Engine(Protocol):
     async def detokenize(self, tokens: Sequence[int]) -> bytes:
         """The bytes of some tokens, special ones rendered as nothing."""
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
-        """Generate; closing the iterator or cancelling its task frees the slot within one decode step.
+    def generate(self, request: GenerateRequest) -> Generation:
+        """Generate. A worker that dies is restarted and the generation goes on from its next token, unseen by the
+        caller.
 
-        A worker that dies is restarted and the generation goes on from its next token, unseen by the caller.
-        Raises PromptTooLong, EngineBusy, EngineUnavailable.
+        The first event may raise PromptTooLong, EngineBusy or EngineError (ids or texts that cannot be), any event
+        EngineUnavailable.
         """
 
     async def score(self, request: GenerateRequest, claimed: Sequence[int]) -> list[ScoredToken]:
@@ -209,3 +227,7 @@ class EngineConfig:
     queue_max: int = 64
     gpu_layers: int = 0
     restarts_per_minute_max: int = 5
+    microbatch_tokens: int = MICROBATCH_TOKENS
+    """Another value than the protocol's is for measurements only: audits would find margins that are not 0."""
+    debug: bool = False
+    """Pass llama.cpp's log on to this process's stderr."""

@@ -120,7 +120,7 @@ class Batcher:
         self._check(request, request.max_tokens)
         held = self._held_text(request)
         reason = None
-        if emitted and emitted[-1] in self._model.end_tokens or any(stop in held for stop in request.sampling.stop):
+        if (emitted and emitted[-1] in self._model.end_tokens) or any(stop in held for stop in request.sampling.stop):
             reason = FinishReason.STOP
         elif len(emitted) >= request.max_tokens:
             reason = FinishReason.LENGTH
@@ -136,7 +136,7 @@ class Batcher:
         """Queue a teacher-forced run over ``claimed``. Raises like generate."""
         emitted = [token.id for token in request.emitted]
         self._check(request, len(emitted) + len(claimed))
-        self._check_ids(claimed)
+        self.check_ids(claimed)
         if not claimed:
             return [Scored(number, ())]
         feed = np.array([*request.prompt, *emitted, *claimed[:-1]], dtype=np.int32)
@@ -263,15 +263,16 @@ class Batcher:
     def _check(self, request: GenerateRequest, answer_tokens: int) -> None:
         if not request.prompt:
             raise EngineError("the prompt has no tokens: not even a BOS to begin with")
-        self._check_ids(request.prompt)
-        self._check_ids([token.id for token in request.emitted])
+        self.check_ids(request.prompt)
+        self.check_ids([token.id for token in request.emitted])
         if len(request.prompt) + answer_tokens > self._model.context_tokens:
             raise PromptTooLong(
                 f"a prompt of {len(request.prompt)} tokens and an answer of up to {answer_tokens} do not fit into "
                 f"the context of {self._model.context_tokens}: shorten the prompt or ask for fewer tokens"
             )
 
-    def _check_ids(self, tokens: Sequence[int]) -> None:
+    def check_ids(self, tokens: Sequence[int]) -> None:
+        """Raises EngineError for what is no token of this model."""
         if tokens and not (min(tokens) >= 0 and max(tokens) < self._model.vocab_size):
             raise EngineError(f"token ids are 0 to {self._model.vocab_size - 1}, not {min(tokens)} to {max(tokens)}")
 

@@ -9,6 +9,7 @@ alone or among others, generated or prefilled, as long as every call is one micr
 """
 
 import ctypes
+import sys
 from collections import deque
 from pathlib import Path
 
@@ -26,14 +27,21 @@ _LOG_WARN = 3
 _log: deque[str] = deque(maxlen=40)
 
 
-def _keep_log(level: int, text: bytes, _data: object) -> None:
+_echo_log = False
+
+
+def _take_log(level: int, text: bytes, _data: object) -> None:
+    if _echo_log:
+        sys.stderr.write(text.decode(errors="replace"))
     if level >= _LOG_WARN:
         _log.append(text.decode(errors="replace").strip())
 
 
-_log_callback = native.llama_log_callback(_keep_log)
+_log_callback = native.llama_log_callback(_take_log)
 
-def _start_backend() -> None:
+def _start_backend(debug: bool) -> None:
+    global _echo_log
+    _echo_log = debug
     native.llama_log_set(_log_callback, ctypes.c_void_p(0))
     native.llama_backend_init()
 
@@ -77,8 +85,9 @@ class Llama:
         threads: int = 1,
         gpu_layers: int = 0,
         microbatch_tokens: int = MICROBATCH_TOKENS,
+        debug: bool = False,
     ) -> None:
-        _start_backend()
+        _start_backend(debug)
         self._model = _load(path, gpu_layers)
         self._vocab = native.llama_model_get_vocab(self._model)
         self.vocab_size: int = native.llama_vocab_n_tokens(self._vocab)

@@ -18,6 +18,7 @@ from p2pnode.transport.memory_node import MemoryTransport
 from p2pnode.transport.memory_stream import MemoryStream
 from p2pnode.transport.seam import TransportError
 from p2pnode.transport.topics import Topics
+from p2pnode.transport.unwrap import unwrapped
 from protocol.core.ids import NodeId, short
 
 SILENCE_S = 6.0
@@ -65,15 +66,16 @@ class MemoryNetwork:
             raise TransportError(f"{short(me)} is in this network already")
         topics = Topics(topic_rates or {}, topic_rate_default, allow)
         address = f"/memory/{next(self._ports)}/p2p/{peer_id}"
-        async with trio.open_nursery() as nursery:
-            node = self.nodes[me] = MemoryTransport(self, me, address, topics, nursery, send_s)
-            nursery.start_soon(node.run)
-            try:
-                yield node
-            finally:
-                del self.nodes[me]
-                node.close()
-                nursery.cancel_scope.cancel()
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+                node = self.nodes[me] = MemoryTransport(self, me, address, topics, nursery, send_s)
+                nursery.start_soon(node.run)
+                try:
+                    yield node
+                finally:
+                    del self.nodes[me]
+                    node.close()
+                    nursery.cancel_scope.cancel()
 
     # --- faults
 

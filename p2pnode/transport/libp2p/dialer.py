@@ -35,6 +35,7 @@ _DIAL_S = 10.0
 _DEGREE_PAUSE_S = 5.0
 _STABLE_S = 30.0
 """A connection that stood so long starts the next back-off afresh."""
+_SHUNNED_MAX = 1024
 _WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 
 
@@ -55,6 +56,7 @@ class Dialer:
         self._upgrade, self._nursery, self._rng = upgrade, nursery, rng
         self._dialing: dict[NodeId, trio.Event] = {}
         self._wanted: dict[NodeId, trio.CancelScope] = {}
+        self._shunned: dict[NodeId, None] = {}
         self._not_before: dict[NodeId, float] = {}
 
     # --- dialing
@@ -162,6 +164,7 @@ class Dialer:
 
     def want(self, peer: NodeId) -> None:
         """Keep the peer connected from now on. Raises TransportError beyond the bound."""
+        self._shunned.pop(peer, None)
         if peer in self._wanted or peer == self._me:
             return
         if len(self._wanted) >= self._config.wanted:
@@ -170,7 +173,10 @@ class Dialer:
         self._nursery.start_soon(self._keep, peer, scope)
 
     def unwant(self, peer: NodeId) -> None:
-        """Stop keeping the peer connected."""
+        """Stop keeping the peer connected, and do not dial it to fill up the degree either."""
+        self._shunned[peer] = None
+        if len(self._shunned) > _SHUNNED_MAX:
+            del self._shunned[next(iter(self._shunned))]
         scope = self._wanted.pop(peer, None)
         if scope is not None:
             scope.cancel()
@@ -216,6 +222,7 @@ class Dialer:
                 if peer != self._me
                 and peer not in self._links.events.up
                 and peer not in self._wanted
+                and peer not in self._shunned
                 and self._not_before.get(peer, 0.0) <= now
             ]
             for peer in self._rng.sample(idle, max(0, min(missing, len(idle)))):

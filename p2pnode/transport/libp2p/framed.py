@@ -78,7 +78,7 @@ class FramedStream:
                     break
                 if not begun:
                     scope.deadline = min(scope.deadline, trio.current_time() + self._config.frame_s)
-        if frame is None:
+        if scope.cancelled_caught:
             self._muxed.abort()
             raise StreamClosed("the peer kept the stream waiting too long; it was reset", clean=False)
         return frame

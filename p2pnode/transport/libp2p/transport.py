@@ -41,6 +41,7 @@ from p2pnode.transport.seam import (
     WrongPeer,
 )
 from p2pnode.transport.topics import Topics
+from p2pnode.transport.unwrap import unwrapped
 from protocol.core.ids import NodeId, short
 
 log = logging.getLogger(__name__)
@@ -189,14 +190,9 @@ async def open_libp2p(
     """
     hardening.check_version()
     hardening.tame_logging()
-    try:
+    with unwrapped():
         async with _open(key, config or Libp2pConfig(), rng or random.Random()) as transport:
             yield transport
-    except BaseExceptionGroup as group:
-        error: BaseException = group  # the nurseries are ours: what the caller's block raised is the caller's
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from error.__cause__
 
 
 @asynccontextmanager

@@ -1,0 +1,211 @@
+"""``p2pnode chat``: ask a router, once or in a conversation, as a light client that verifies every frame."""
+
+import argparse
+import hashlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from p2pnode.cli.options import add_json_option
+from p2pnode.cli.output import paint, print_table
+from protocol.core.errors import P2PNodeError
+
+if TYPE_CHECKING:
+    from p2pnode.client import Answer, LightClient, Session
+    from protocol.messages.sampling import SamplingParams
+    from protocol.messages.tasks import PromptMessage
+
+
+class EmptyPrompt(P2PNodeError):
+    """There is nothing to answer."""
+
+    code = "chat/empty-prompt"
+
+
+def configure(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "chat", description="Ask a router. Without PROMPT: a conversation, or what comes on standard input."
+    )
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT")
+    parser.add_argument("--router", required=True, metavar="ADDRESS", help="as `p2pnode run` or `testnet up` prints it")
+    parser.add_argument("--model", metavar="MODEL", help="name or digest (default: what most miners serve)")
+    parser.add_argument("--models", action="store_true", help="list the models the router has miners for, and stop")
+    parser.add_argument("--system", metavar="TEXT", help="a system message before the conversation")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of an answer (default 256)")
+    parser.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 to 2 (default 0.7)")
+    parser.add_argument("--top-k", type=int, default=64, metavar="K", help="0 to 1024 (default 64)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="above 0, to 1 (default 1)")
+    parser.add_argument("--seed", metavar="TEXT", help="same seed and prompt, same answer on the same build")
+    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of a request (default 120)")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask. Raises MalformedAddress, TransportError, RequestFailed, EmptyPrompt."""
+    from p2pnode.address import parse_router_address
+
+    parse_router_address(args.router)
+    sampling = _sampling(args)
+    if args.prompt is None and not args.models and not sys.stdin.isatty():
+        args.prompt = sys.stdin.read()
+    if args.prompt is not None and not args.prompt.strip():
+        raise EmptyPrompt("the prompt is empty", hint="p2pnode chat --router ADDRESS 'Where does a bear live?'")
+    import trio
+
+    trio.run(_chat, args, sampling)
+    return 0
+
+
+def _sampling(args: argparse.Namespace) -> "SamplingParams":
+    from p2pnode.config import ConfigError
+    from protocol.messages.sampling import SamplingParams
+
+    checks = (
+        (0 <= args.temperature <= 2, "--temperature must be from 0 to 2"),
+        (0 <= args.top_k <= 1024, "--top-k must be from 0 to 1024"),
+        (0 < args.top_p <= 1, "--top-p must be above 0 and at most 1"),
+        (args.max_tokens >= 1, "--max-tokens must be at least 1"),
+        (0 < args.timeout <= 600, "--timeout must be above 0 and at most 600 seconds"),
+    )
+    for holds, message in checks:
+        if not holds:
+            raise ConfigError(message, hint="`p2pnode chat --help` shows the ranges")
+    return SamplingParams(
+        temperature_bp=round(args.temperature * 10_000),
+        top_k=args.top_k,
+        top_p_bp=max(1, round(args.top_p * 10_000)),
+    )
+
+
+async def _chat(args: argparse.Namespace, sampling: "SamplingParams") -> None:
+    from p2pnode.client import connect
+
+    async with connect(args.router) as net:
+        if args.models:
+            _print_models(net, args.json)
+            return
+        if not args.json:
+            print(paint(net.level_note, "dim", sys.stderr), file=sys.stderr)
+        timeout_ms = int(args.timeout * 1_000)
+        async with net.session(args.model, tokens=args.max_tokens, timeout_ms=min(timeout_ms, 60_000)) as session:
+            if args.prompt is not None:
+                await _once(args, sampling, session)
+            else:
+                await _converse(args, sampling, session)
+
+
+def _print_models(net: "LightClient", as_json: bool) -> None:
+    rows = [
+        {
+            "name": offer.manifest.name,
+            "digest": offer.manifest.digest().hex(),
+            "quantization": offer.manifest.quantization,
+            "context_tokens": offer.context_tokens,
+            "slots": offer.slots,
+            "price_wei": offer.price_wei,
+        }
+        for offer in net.models
+    ]
+    if as_json:
+        print(json.dumps({"network": net.genesis.network_id().hex(), "models": rows}))
+    else:
+        print_table(["model", "digest", "type", "context", "slots"], [[str(v) for v in _row(row)] for row in rows])
+
+
+def _row(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["name"], row["digest"][:16], row["quantization"], row["context_tokens"], row["slots"]
+
+
+def _system(args: argparse.Namespace) -> "list[PromptMessage]":
+    from protocol.messages.tasks import PromptMessage
+
+    return [PromptMessage("system", args.system)] if args.system else []
+
+
+def _seed(args: argparse.Namespace, turn: int) -> bytes | None:
+    if args.seed is None:
+        return None
+    return hashlib.sha256(b"p2pnode/seed/1" + turn.to_bytes(4, "big") + args.seed.encode()).digest()
+
+
+async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> None:
+    from protocol.messages.tasks import PromptMessage
+
+    turns = [*_system(args), PromptMessage("user", args.prompt)]
+    answer = await _answer(args, sampling, session, turns, 1)
+    if args.json:
+        print(json.dumps(_as_json(session, answer)))
+
+
+async def _answer(
+    args: argparse.Namespace,
+    sampling: "SamplingParams",
+    session: "Session",
+    turns: "list[PromptMessage]",
+    number: int,
+) -> "Answer":
+    ask = session.ask(
+        turns,
+        sampling=sampling,
+        seed=_seed(args, number),
+        max_tokens=args.max_tokens,
+        timeout_ms=int(args.timeout * 1_000),
+    )
+    async with ask as answer:
+        async for text in answer:
+            if not args.json:
+                sys.stdout.write(_shown(text))
+                sys.stdout.flush()
+    if not args.json:
+        print()
+    return answer
+
+
+def _shown(text: str) -> str:
+    """Model output without what a terminal would obey; line breaks and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
+    finish = answer.finish
+    assert finish is not None
+    return {
+        "session": session.id.hex(),
+        "miner": "0x" + session.miner.hex(),
+        "text": answer.text,
+        "finish_reason": finish.reason,
+        "prompt_tokens": finish.prompt_tokens,
+        "completion_tokens": finish.completion_tokens,
+        "frames": finish.frames,
+        "level": "streamed",
+    }
+
+
+async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> None:
+    import trio
+
+    from protocol.messages.tasks import PromptMessage
+
+    print(
+        paint(f"session {session.id.hex()[:16]} with miner 0x{session.miner.hex()}", "dim", sys.stderr), file=sys.stderr
+    )
+    print(paint("an empty line or Ctrl-D ends the conversation", "dim", sys.stderr), file=sys.stderr)
+    turns = _system(args)
+    number = 0
+    while True:
+        # trio-typing, which libp2p brings, shadows trio with stubs older than this keyword.
+        line = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)  # type: ignore[call-arg]
+        if not line.strip():
+            return
+        number += 1
+        turns.append(PromptMessage("user", line.strip()))
+        answer = await _answer(args, sampling, session, turns, number)
+        turns.append(PromptMessage("assistant", answer.text))
+
+
+def _read_line() -> str:
+    try:
+        return input(paint("> ", "cyan"))
+    except EOFError:
+        return ""

@@ -1,0 +1,108 @@
+"""``p2pnode demo``: a network comes up, answers one prompt, and goes down again; every step with its time."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from p2pnode.cli.options import add_json_option
+from p2pnode.cli.output import paint
+
+PROMPT = "Where does a bear live?"
+
+
+def configure(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "demo", description="Start a testnet, ask it one question as a light client, and take it down."
+    )
+    parser.add_argument("prompt", nargs="?", default=PROMPT, metavar="PROMPT", help=f"default: {PROMPT}")
+    parser.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
+    parser.add_argument("--model", default="tiny", metavar="MODEL", help="what they serve (default tiny)")
+    parser.add_argument("--max-tokens", type=int, default=160, metavar="N", help="of the answer (default 160)")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; the exit status tells whether the answer was verified to its end. Raises P2PNodeError."""
+    import trio
+
+    if not args.prompt.strip():
+        from p2pnode.cli.chat import EmptyPrompt
+
+        raise EmptyPrompt("the prompt is empty", hint=f"p2pnode demo {PROMPT!r}")
+    with tempfile.TemporaryDirectory(prefix="p2pnode-demo-") as folder:
+        trio.run(_demo, args, Path(folder))
+    return 0
+
+
+class _Steps:
+    """What happened, and when."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.rows: list[dict[str, Any]] = []
+        self._started = time.perf_counter()
+
+    def done(self, what: str, detail: str = "") -> None:
+        """Note a step that has just ended."""
+        at_ms = round((time.perf_counter() - self._started) * 1_000)
+        self.rows.append({"at_ms": at_ms, "step": what, "detail": detail})
+        if not self.quiet:
+            print(f"{paint(f'{at_ms:7d} ms', 'dim')}  {paint(what, 'bold')}  {detail}", flush=True)
+
+
+async def _demo(args: argparse.Namespace, folder: Path) -> None:
+    from p2pnode.client import connect
+    from p2pnode.paths import home
+    from p2pnode.testnet import TestnetPlan, open_testnet
+
+    steps = _Steps(args.json)
+    plan = TestnetPlan(folder, args.miners, args.model, models_dir=home(os.environ) / "models")
+    if not args.json:
+        print(paint(f"starting a router and {args.miners} miners, each its own process …", "dim"), flush=True)
+    async with open_testnet(plan) as testnet:
+        steps.done("network up", f"{args.miners} miners known to the router")
+        async with connect(testnet.address) as net:
+            steps.done("light client connected", f"network {net.genesis.network_id().hex()[:16]}")
+            async with net.session(args.model, tokens=args.max_tokens) as session:
+                _tell_auction(steps, session)
+                await _ask(args, steps, session)
+        steps.done("session closed")
+    steps.done("network down")
+    if args.json:
+        print(json.dumps({"steps": steps.rows}))
+
+
+def _tell_auction(steps: _Steps, session: Any) -> None:
+    auction = session.assigned.auction
+    scores = ", ".join(f"{miner.hex()[:8]}: {score}" for miner, score in auction.ranking.scores.items())
+    steps.done("bids countersigned and scored", f"{len(auction.ranking.scores)} bids ({scores})")
+    steps.done("lease granted", f"miner {session.miner.hex()[:8]}, rank {auction.ranks[0] + 1}, pick recomputed here")
+
+
+async def _ask(args: argparse.Namespace, steps: _Steps, session: Any) -> None:
+    started = time.perf_counter()
+    async with session.ask(args.prompt, max_tokens=args.max_tokens) as answer:
+        first = True
+        async for text in answer:
+            if first:
+                steps.done("first signed frame", f"{(time.perf_counter() - started) * 1_000:.0f} ms after the order")
+                first = False
+                if not args.json:
+                    print(f"\n  {paint(args.prompt, 'cyan')}\n  ", end="")
+            if not args.json:
+                sys.stdout.write(text.replace("\n", "\n  "))
+                sys.stdout.flush()
+    finish = answer.finish
+    assert finish is not None
+    if not args.json:
+        print("\n")
+    seconds = time.perf_counter() - started
+    tokens, rate = finish.completion_tokens, finish.completion_tokens / seconds
+    detail = f"{tokens} tokens in {finish.frames} frames, {rate:.0f} tokens/s, reason {finish.reason}, level streamed"
+    steps.done("signed end verified", detail)

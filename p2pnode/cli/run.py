@@ -1,0 +1,99 @@
+"""``p2pnode run``: run a node until it is stopped."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from typing import Any
+
+from p2pnode.cli.options import add_config_options, add_json_option, config_of
+from p2pnode.cli.output import paint
+from p2pnode.config import NodeConfig
+
+
+def configure(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "run", description="Run a node: router and miner in one with the shipped model, unless told otherwise."
+    )
+    add_config_options(parser)
+    add_json_option(parser)
+    parser.add_argument("--role", action="append", metavar="ROLE", help="router or miner; may be given twice")
+    parser.add_argument("--listen", action="append", metavar="ADDRESS", help="where to listen; may be given twice")
+    parser.add_argument("--bootstrap", action="append", metavar="ADDRESS", help="a node to join the network by")
+    parser.add_argument("--model", metavar="MODEL", help="name, digest or path of the model a miner serves")
+    parser.add_argument("--slots", type=int, metavar="N", help="answers a miner generates at the same time")
+    # A testnet's child ends with its parent: when its standard input closes.
+    parser.add_argument("--as-child", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGINT or SIGTERM. Raises what :func:`p2pnode.node.open_node` raises."""
+    overrides = {
+        "node.roles": args.role,
+        "network.listen": args.listen,
+        "network.bootstrap": args.bootstrap,
+        "miner.model": args.model,
+        "miner.slots": args.slots,
+    }
+    config = config_of(args, overrides)
+    config.require_available()
+    logging.basicConfig(
+        level=config.node.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname).1s %(name)s %(message)s",
+    )
+    import trio
+
+    trio.run(_serve, config, args.json, args.as_child)
+    return 0
+
+
+async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
+    import trio
+
+    from p2pnode.node import open_node
+
+    def progress(what: str) -> None:
+        if not as_json:
+            print(paint(f"{what} …", "dim", sys.stderr), file=sys.stderr)
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = nursery.cancel_scope
+            nursery.start_soon(_stop_on_signal, signals, stop)
+            if as_child:
+                nursery.start_soon(_stop_on_end_of_input, stop)
+            async with open_node(config, progress=progress) as node:
+                _announce(node.status(), as_json)
+                await trio.sleep_forever()
+
+
+async def _stop_on_signal(signals: Any, stop: Any) -> None:
+    async for _ in signals:
+        stop.cancel()
+        return
+
+
+async def _stop_on_end_of_input(stop: Any) -> None:
+    import trio
+
+    async with trio.lowlevel.FdStream(0) as standard_input:
+        async for _ in standard_input:
+            pass
+    stop.cancel()
+
+
+def _announce(status: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(status), flush=True)
+        return
+    roles = " and ".join(status["roles"])
+    print(f"{paint('ready', 'green')}: {roles} {status['node']} on network {status['network']}")
+    for model in status["models"]:
+        print(f"  model    {model['name']} ({model['slots']} slots)")
+    for address in status["addresses"]:
+        print(f"  address  {address}")
+    if "router" in status["roles"]:
+        print(f"\nask it:  p2pnode chat --router '{status['addresses'][0]}'\nstop it: Ctrl-C", flush=True)

@@ -1,0 +1,79 @@
+"""``p2pnode testnet up``: a network on this machine until Ctrl-C."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from p2pnode.cli.options import add_json_option
+from p2pnode.cli.output import paint, print_json, print_table
+
+
+def configure(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser("testnet", description="A network on this machine.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    up = actions.add_parser("up", help="start a router and miners, each a process of its own, until Ctrl-C")
+    up.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
+    up.add_argument("--model", default="tiny", metavar="MODEL", help="what the miners serve (default tiny)")
+    up.add_argument("--slots", type=int, default=2, metavar="N", help="slots of each miner (default 2)")
+    up.add_argument("--folder", type=Path, metavar="FOLDER", help="where the nodes live (default: a new temporary one)")
+    add_json_option(up)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the testnet until SIGINT or SIGTERM. Raises TestnetError."""
+    import trio
+
+    if not 1 <= args.miners <= 16:
+        from p2pnode.config import ConfigError
+
+        raise ConfigError(f"--miners {args.miners} must be from 1 to 16", hint="three are plenty on a laptop")
+    trio.run(_up, args)
+    return 0
+
+
+async def _up(args: argparse.Namespace) -> None:
+    import trio
+
+    from p2pnode.paths import home
+    from p2pnode.testnet import TestnetPlan, open_testnet
+
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="p2pnode-testnet-"))
+
+    plan = TestnetPlan(folder.absolute(), args.miners, args.model, args.slots, home(os.environ) / "models")
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
+            print(
+                paint(f"starting a router and {args.miners} miners in {folder} …", "dim", sys.stderr), file=sys.stderr
+            )
+            async with open_testnet(plan) as testnet:
+                statuses = testnet.statuses()
+                if args.json:
+                    print_json({child.name: {**status, "log": str(child.log)} for child, status in statuses})
+                else:
+                    _print(testnet.address, statuses)
+                sys.stdout.flush()
+                await testnet.wait_for_failure()
+    print(paint("the testnet is down; its logs stay in " + str(folder), "dim", sys.stderr), file=sys.stderr)
+
+
+async def _stop_on_signal(signals: Any, stop: Any) -> None:
+    async for _ in signals:
+        stop.cancel()
+        return
+
+
+def _print(address: str, statuses: Any) -> None:
+    rows = []
+    for child, status in statuses:
+        slots = str(status.get("miner", {}).get("slots", "-"))
+        rows.append([child.name, status.get("node", "?")[:12], str(status.get("peers", "?")), slots, str(child.log)])
+    print_table(["node", "id", "peers", "slots", "log"], rows)
+    print(f"\nrouter:  {address}")
+    print(f"ask it:  p2pnode chat --router '{address}'")
+    print("stop it: Ctrl-C")

@@ -1,0 +1,230 @@
+"""The process that runs the model: ``python -m p2pnode.engine.worker --channel FD``, started by the supervisor.
+
+One loop: take in what the node sent, do one step of batching, send what came of it. With nothing to do it sleeps in
+``poll``. It never waits for a slow reader: what the socket does not take is kept, and while much is kept no more
+tokens are made. It leaves when the node's end of the channel closes, in the middle of a decode if need be.
+"""
+
+import argparse
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import assert_never
+
+import p2pnode.engine.wire as wire
+from p2pnode.engine.api import EngineConfig, EngineError, EngineStats, PromptTooLong
+from p2pnode.engine.batcher import Batcher, Drawn, Ended, Outcome, Scored
+from p2pnode.engine.chat import ChatRenderer
+from p2pnode.engine.llama import Llama
+
+BACKLOG_BYTES_MAX = 4 * 1_024 * 1_024
+RECEIVE_BYTES = 256 * 1_024
+
+
+class NodeGoneError(Exception):
+    """The other end of the channel is closed."""
+
+
+class Channel:
+    """The worker's end of the socket: never blocks on sending."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._connection = connection
+        self._frames = wire.FrameBuffer()
+        self._unsent = bytearray()
+        self._poll = select.poll()
+
+    @property
+    def congested(self) -> bool:
+        """Whether the node reads too slowly to make more for it."""
+        return len(self._unsent) > BACKLOG_BYTES_MAX
+
+    def receive(self, *, wait: bool) -> list[wire.ToWorker]:
+        """What has arrived; with ``wait``, sleeps until something has or could be sent. Raises NodeGoneError."""
+        self._poll.register(self._connection, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        events = self._poll.poll(None if wait else 0)
+        if not events:
+            return []
+        if self._unsent:
+            self._flush()
+        try:
+            data = self._connection.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except ConnectionError as error:
+            raise NodeGoneError from error
+        if not data:
+            raise NodeGoneError
+        return [wire.decode_to_worker(body) for body in self._frames.push(data)]
+
+    def send(self, *messages: wire.FromWorker) -> None:
+        """Send, or keep until it can be sent. Raises NodeGoneError."""
+        for message in messages:
+            self._unsent += wire.encode(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                del self._unsent[: self._connection.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except ConnectionError as error:
+            raise NodeGoneError from error
+
+
+class Worker:
+    """One model served over one channel."""
+
+    def __init__(self, channel: Channel, config: EngineConfig) -> None:
+        self._channel = channel
+        self._model = Llama(
+            config.model_path,
+            slots=config.slots,
+            context_slot_tokens=config.context_slot_tokens,
+            threads=config.threads or max(1, (os.cpu_count() or 1) // 2),
+            gpu_layers=config.gpu_layers,
+            microbatch_tokens=config.microbatch_tokens,
+            debug=config.debug,
+        )
+        self._chat = ChatRenderer(self._model)
+        self._batcher = Batcher(self._model, queue_max=config.queue_max, clock=time.monotonic)
+        channel.send(wire.Loaded(self._model.info))
+
+    def run(self) -> None:
+        """Serve until the node is gone."""
+        while True:
+            waits = self._batcher.idle or self._channel.congested
+            for message in self._channel.receive(wait=waits):
+                self._take(message)
+            if not (self._batcher.idle or self._channel.congested):
+                self._report(self._batcher.step())
+
+    def _take(self, message: wire.ToWorker) -> None:
+        match message:
+            case wire.Cancel(number):
+                self._batcher.cancel(number)
+            case wire.Load():
+                raise EngineError("a worker loads one model, once")
+            case _:
+                try:
+                    self._answer(message)
+                except EngineError as error:
+                    self._channel.send(wire.failure(message.number, error))
+
+    def _answer(self, message: wire.Generate | wire.Query) -> None:
+        match message:
+            case wire.Generate(number, request):
+                return self._report(self._batcher.generate(number, request))
+            case wire.Score(number, request, claimed):
+                return self._report(self._batcher.score(number, request, claimed))
+            case wire.Render(_, messages):
+                value: wire.QueryValue = self._chat.render(messages)
+            case wire.Tokenize(_, text, add_bos):
+                value = self._model.tokenize(text, add_special=add_bos, parse_special=False)
+            case wire.Detokenize(_, tokens):
+                self._batcher.check_ids(tokens)
+                value = b"".join(map(self._model.piece, tokens))
+            case wire.Embed(_, text):
+                value = self._embed(text)
+            case wire.Stats():
+                value = self._stats()
+            case _:
+                assert_never(message)
+        return self._channel.send(wire.Answer(message.number, wire.encode_value(value)))
+
+    def _report(self, outcomes: Sequence[Outcome]) -> None:
+        """Send a step's outcomes at once: all tokens in one message, then what they ended."""
+        drawn = tuple((o.number, o.token, o.text) for o in outcomes if isinstance(o, Drawn))
+        messages: list[wire.FromWorker] = [wire.Progress(drawn)] if drawn else []
+        for outcome in outcomes:
+            match outcome:
+                case Ended(number, finished):
+                    messages.append(wire.Done(number, finished))
+                case Scored(number, tokens):
+                    messages.append(wire.Answer(number, wire.encode_value(list(tokens))))
+        if messages:
+            self._channel.send(*messages)
+
+    def _embed(self, text: str) -> list[float]:
+        tokens = self._model.tokenize(text, add_special=True, parse_special=False)
+        if not tokens:
+            raise EngineError("an empty text has no embedding")
+        if len(tokens) > self._model.context_tokens:
+            raise PromptTooLong(
+                f"a text of {len(tokens)} tokens does not fit into the context of {self._model.context_tokens}: "
+                "embed it in parts"
+            )
+        embedding: list[float] = self._model.embed(tokens).tolist()
+        return embedding
+
+    def _stats(self) -> EngineStats:
+        table, totals = self._batcher.table, self._batcher.totals
+        return EngineStats(
+            slots_total=len(table.slots),
+            slots_busy=table.busy,
+            queued=table.queued,
+            prompt_tokens_total=totals.prompt_tokens,
+            generated_tokens_total=totals.generated_tokens,
+            cached_tokens_total=totals.cached_tokens,
+            decode_calls_total=totals.decode_calls,
+            tokens_per_second=self._batcher.rate.per_second(),
+            kv_cells_used=table.cells_used,
+            kv_cells_total=len(table.slots) * self._model.context_tokens,
+            worker_restarts=0,
+            memory_bytes=_resident_bytes(),
+        )
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        # No /proc: the peak is the nearest there is (in bytes on macOS).
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _leave_with_node(descriptor: int) -> None:
+    """Sleep until the node's end is closed, then end this process at once: a load or a decode may take long."""
+    poll = select.poll()
+    poll.register(descriptor, getattr(select, "POLLRDHUP", select.POLLHUP))
+    poll.poll()
+    os._exit(0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve one node over an inherited socket; returns the exit status."""
+    parser = argparse.ArgumentParser(description="The engine's worker process; the supervisor starts it.")
+    parser.add_argument("--channel", type=int, required=True, help="the descriptor of an inherited stream socket")
+    descriptor: int = parser.parse_args(argv).channel
+    # Ctrl-C reaches the whole foreground group; when to stop is the node's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=descriptor))
+    try:
+        first = channel.receive(wait=True)
+        while not first:
+            first = channel.receive(wait=True)
+        threading.Thread(target=_leave_with_node, args=(descriptor,), daemon=True).start()
+        if len(first) != 1 or not isinstance(first[0], wire.Load):
+            raise EngineError("the first message must be what to load")
+        try:
+            worker = Worker(channel, first[0].config)
+        except EngineError as error:
+            channel.send(wire.failure(wire.LOAD, error))
+            return 1
+        worker.run()
+    except NodeGoneError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""A network of several processes on this machine: one router and some miners, each with a folder and a log.
+
+Children are in sessions of their own, so Ctrl-C reaches only the parent, which takes them down in order; and each
+ends by itself when its standard input closes, so none outlives a parent that was killed.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2pnode.control import SOCKET, ControlError, ask_control
+from protocol.core.errors import P2PNodeError
+
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+POLL_S = 0.1
+
+
+class TestnetError(P2PNodeError):
+    """A node of the testnet did not start, or stopped by itself; its log says why."""
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+    code = "testnet/failed"
+
+
+@dataclass(frozen=True, slots=True)
+class TestnetPlan:
+    """What to start, and where."""
+
+    __test__ = False
+    folder: Path
+    miners: int = 3
+    model: str = "tiny"
+    slots: int = 2
+    models_dir: Path | None = None
+
+
+class Child:
+    """One node's process."""
+
+    def __init__(self, name: str, folder: Path, process: trio.Process) -> None:
+        self.name = name
+        self.folder = folder
+        self.process = process
+        self.ready: dict[str, Any] = {}
+
+    @property
+    def log(self) -> Path:
+        """Where its log is."""
+        return self.folder / "log.txt"
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where it is reached."""
+        return list(self.ready.get("addresses", ()))
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """Ask its control socket. Raises ControlError."""
+        return ask_control(self.folder / SOCKET, what)
+
+
+class Testnet:
+    """A running testnet. Made by :func:`open_testnet`."""
+
+    __test__ = False
+
+    def __init__(self, plan: TestnetPlan) -> None:
+        self.plan = plan
+        self.children: list[Child] = []
+
+    @property
+    def router(self) -> Child:
+        """The router's process."""
+        return self.children[0]
+
+    @property
+    def address(self) -> str:
+        """What a client is given."""
+        return str(self.router.addresses[0])
+
+    def statuses(self) -> list[tuple[Child, dict[str, Any]]]:
+        """What each node says of itself; an empty mapping for one that does not answer."""
+        rows = []
+        for child in self.children:
+            try:
+                rows.append((child, child.ask("status")))
+            except ControlError:
+                rows.append((child, {}))
+        return rows
+
+    async def wait_for_failure(self) -> None:
+        """Return only by raising TestnetError, when a node stops by itself."""
+        async with trio.open_nursery() as nursery:
+            for child in self.children:
+                nursery.start_soon(self._watch, child)
+
+    async def _watch(self, child: Child) -> None:
+        status = await child.process.wait()
+        raise TestnetError(f"{child.name} stopped by itself with status {status}", hint=f"its log: {child.log}")
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start all nodes and wait until the router knows every miner. Raises TestnetError."""
+        router = await self._spawn("router", ["router"], [])
+        nursery.start_soon(_drain, router)
+        await self._await_ready(router)
+        for number in range(1, self.plan.miners + 1):
+            child = await self._spawn(f"miner-{number}", ["miner"], [str(router.addresses[0])])
+            nursery.start_soon(_drain, child)
+        for child in self.children[1:]:
+            await self._await_ready(child)
+        await self._await_miners()
+
+    async def _spawn(self, name: str, roles: list[str], bootstrap: list[str]) -> Child:
+        folder = self.plan.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "config.toml"
+        config.write_text(self._config(name, folder, roles, bootstrap), encoding="utf-8")
+        with (folder / "log.txt").open("ab") as log:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "p2pnode.cli.entry", "run", "--config", str(config), "--json", "--as-child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log.fileno(),
+                start_new_session=True,
+            )
+        child = Child(name, folder, process)
+        self.children.append(child)
+        return child
+
+    def _config(self, name: str, folder: Path, roles: list[str], bootstrap: list[str]) -> str:
+        node: dict[str, object] = {"name": name, "roles": roles, "state_dir": str(folder)}
+        if self.plan.models_dir is not None:
+            node["models_dir"] = str(self.plan.models_dir)
+        sections: dict[str, dict[str, object]] = {
+            "node": node,
+            "network": {"bootstrap": bootstrap},
+            # One thread each: several engines that spin on the same cores would starve one another.
+            "miner": {"model": self.plan.model, "slots": self.plan.slots, "threads": 1},
+        }
+        lines = []
+        for section, values in sections.items():
+            # A JSON string, list or number is a TOML value as well.
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+        return "\n".join(lines)
+
+    async def _await_ready(self, child: Child) -> None:
+        with trio.move_on_after(READY_TIMEOUT_S):
+            while not child.ready:
+                if child.process.poll() is not None:
+                    raise TestnetError(f"{child.name} did not start: {_last_line(child.log)}", hint=f"log: {child.log}")
+                await trio.sleep(POLL_S / 4)
+            return
+        raise TestnetError(f"{child.name} was not ready within {READY_TIMEOUT_S:g} s", hint=f"its log: {child.log}")
+
+    async def _await_miners(self) -> None:
+        wanted = self.plan.miners * self.plan.slots
+        with trio.move_on_after(READY_TIMEOUT_S):
+            while True:
+                status = await trio.to_thread.run_sync(self.router.ask, "status")
+                if sum(model["slots"] for model in status["models"]) >= wanted:
+                    return
+                await trio.sleep(POLL_S)
+        raise TestnetError("the router did not learn of every miner", hint=f"its log: {self.router.log}")
+
+    async def stop(self) -> None:
+        """Take all nodes down: politely, then by force."""
+        for child in reversed(self.children):
+            if child.process.poll() is None:
+                child.process.terminate()
+        with trio.move_on_after(STOP_TIMEOUT_S):
+            for child in self.children:
+                await child.process.wait()
+        for child in self.children:
+            if child.process.poll() is None:
+                child.process.kill()
+                await child.process.wait()
+            if child.process.stdin is not None:
+                await child.process.stdin.aclose()
+            if child.process.stdout is not None:
+                await child.process.stdout.aclose()
+
+
+async def _drain(child: Child) -> None:
+    """Read what the node prints: the first line tells that it is ready."""
+    assert child.process.stdout is not None
+    buffer = b""
+    try:
+        async for chunk in child.process.stdout:
+            if not child.ready:
+                buffer += chunk
+                if b"\n" in buffer:
+                    child.ready = json.loads(buffer.partition(b"\n")[0])
+    except (trio.ClosedResourceError, trio.BrokenResourceError):
+        return
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or ["no output"])[-1]
+
+
+@asynccontextmanager
+async def open_testnet(plan: TestnetPlan) -> AsyncIterator[Testnet]:
+    """Start a testnet and take it down with the block, whatever ends it. Raises TestnetError."""
+    testnet = Testnet(plan)
+    async with trio.open_nursery() as nursery:
+        try:
+            await testnet.start(nursery)
+            yield testnet
+        finally:
+            with trio.CancelScope(shield=True):
+                await testnet.stop()
+            nursery.cancel_scope.cancel()
