@@ -159,7 +159,7 @@ class Batcher:
             self.totals.cached_tokens += admission.cached
         outcomes: list[Outcome] = []
         generated = self.totals.generated_tokens
-        runs = list(self.table.generating_runs())
+        runs = self.table.generating_runs()
         for run in runs:
             for start in range(0, len(run), self._model.microbatch_tokens):
                 self._advance(run[start : start + self._model.microbatch_tokens], outcomes)
@@ -169,15 +169,20 @@ class Batcher:
         return outcomes
 
     def _advance(self, run: Sequence[Slot], outcomes: list[Outcome]) -> None:
-        """One more token for each slot of a run."""
+        """One more token for each slot of a run that generates; the others are padding."""
+        drawing = [slot for slot in run if slot.generating]
+        wanted = np.array([slot.generating for slot in run])
         tokens = np.array([slot.next_token for slot in run], dtype=np.int32)
         positions = np.array([slot.length for slot in run], dtype=np.int32)
         first = run[0].index
-        logits = self._decode(tokens, positions, self._steps[first : first + len(run)], tokens >= 0)
+        logits = self._decode(tokens, positions, self._steps[first : first + len(run)], wanted)
         for slot in run:
-            slot.cells[slot.length] = slot.next_token
-            slot.length += 1
-        self._draw(run, logits, outcomes)
+            if slot.generating:
+                slot.cells[slot.length] = slot.next_token
+                slot.length += 1
+            else:
+                self._model.forget(slot.index, slot.length)
+        self._draw(drawing, logits, outcomes)
 
     def _feed_prompts(self, microbatches: int, outcomes: list[Outcome]) -> None:
         for _ in range(microbatches):

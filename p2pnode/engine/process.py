@@ -72,6 +72,8 @@ class WorkerProcess:
             if self._process.returncode is None:
                 self._process.kill()
                 await self._process.wait()
+            with trio.move_on_after(EXIT_GRACE_S):
+                await self.keep_stderr()
             if self._process.stderr is not None:
                 await self._process.stderr.aclose()
 

@@ -1,21 +1,14 @@
 """What the node has asked of its engine and what has come of it so far."""
 
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
 import msgspec
 import trio
 
 import p2pnode.engine.wire as wire
 from p2pnode.engine.api import EngineError, Finished, GenerateEvent, GenerateRequest, Token, Tokens
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Submitter(Protocol):
-        """Who starts and stops generations."""
-
-        def submit(self, request: GenerateRequest) -> tuple[int, "Stream"]: ...
-
-        def cancel(self, number: int) -> None: ...
 
 
 class QueryInFlight:
@@ -70,7 +63,7 @@ class Stream:
 
     def continued(self) -> GenerateRequest:
         """The request that goes on from here."""
-        return msgspec.structs.replace(self._request, emitted=(*self._request.emitted, *self._tokens))
+        return replace(self._request, emitted=(*self._request.emitted, *self._tokens))
 
     async def next(self) -> GenerateEvent:
         """The next event; not to be asked for after Finished. Raises the EngineError that ended the stream."""
@@ -89,10 +82,18 @@ class Stream:
         return self._end
 
 
+class Submitter(Protocol):
+    """Who starts and stops generations."""
+
+    def submit(self, request: GenerateRequest) -> tuple[int, Stream]: ...
+
+    def cancel(self, number: int) -> None: ...
+
+
 class SupervisedGeneration:
     """An api.Generation of a supervised engine."""
 
-    def __init__(self, engine: "Submitter", request: GenerateRequest, trio_token: trio.lowlevel.TrioToken) -> None:
+    def __init__(self, engine: Submitter, request: GenerateRequest, trio_token: trio.lowlevel.TrioToken) -> None:
         self._engine = engine
         self._request = request
         self._trio_token = trio_token
@@ -125,7 +126,5 @@ class SupervisedGeneration:
     def __del__(self) -> None:
         # Dropped without being closed. The collector may run anywhere, so trio is asked to do it when it can.
         if self._stream is not None and not self._over:
-            try:
+            with suppress(trio.RunFinishedError):
                 self._trio_token.run_sync_soon(self._engine.cancel, self._number)
-            except trio.RunFinishedError:
-                pass

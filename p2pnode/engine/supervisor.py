@@ -24,6 +24,7 @@ from p2pnode.engine.api import (
     EngineUnavailable,
     GenerateRequest,
     ModelInfo,
+    ModelLoadError,
     ScoredToken,
     Token,
 )
@@ -46,7 +47,8 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(engine.supervise)
+            nursery.start_soon(engine.supervise)
+            await engine.loaded()
             yield engine
         except Exception as error:
             # Out of the nursery first: it would wrap the error in a group.
@@ -68,6 +70,8 @@ class SupervisedEngine:
         self._last_number = 0
         self._deaths: deque[float] = deque()
         self._restarts = 0
+        self._load_error: EngineError | None = None
+        self._tried = trio.Event()
         self._over: EngineUnavailable | None = None
         self._outbox: list[bytes] = []
         self._outbox_filled = trio.Event()
@@ -104,18 +108,30 @@ class SupervisedEngine:
         stats = await self._query(wire.Stats, EngineStats)
         return replace(stats, worker_restarts=self._restarts)
 
-    async def supervise(self, task_status: trio.TaskStatus[None]) -> None:
-        """Keep a worker running until cancelled or out of restarts. The first load's error is raised; after that
-        errors reach whoever asks for something."""
+    async def loaded(self) -> None:
+        """Wait for the first load. Raises ModelLoadError."""
+        await self._tried.wait()
+        if self._load_error is not None:
+            raise self._load_error
+
+    async def supervise(self) -> None:
+        """Keep a worker running until cancelled, out of restarts, or unable to load."""
         while True:
             async with start_worker(debug=self._config.debug) as worker:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(worker.keep_stderr)
                     nursery.start_soon(self._write, worker)
-                    await self._read(worker, task_status)
+                    await self._read(worker)
                     nursery.cancel_scope.cancel()
                 self.worker = None
             fate = await worker.fate()
+            if self._model is None:
+                self._load_error = self._load_error or ModelLoadError(
+                    f"{self._config.model_path}: the worker {fate} while loading it; "
+                    "the file is corrupt, or memory is short"
+                )
+                self._tried.set()
+                return
             self._restarts += 1
             now = trio.current_time()
             self._deaths.append(now)
@@ -124,12 +140,10 @@ class SupervisedEngine:
             if self._over is None and len(self._deaths) > self._config.restarts_per_minute_max:
                 self.close(f"the engine's worker died {len(self._deaths)} times within a minute; at last it {fate}")
             if self._over is not None:
-                if self._model is None:
-                    raise self._over
                 return
             self._give_up_fruitless(fate)
 
-    async def _read(self, worker: WorkerProcess, task_status: trio.TaskStatus[None]) -> None:
+    async def _read(self, worker: WorkerProcess) -> None:
         """Take in what the worker says until it is gone."""
         self._outbox = [wire.encode(wire.Load(self._config))]
         self._outbox_filled.set()
@@ -145,10 +159,9 @@ class SupervisedEngine:
                         if (query := self._queries.pop(number, None)) is not None:
                             query.answer(value)
                     case wire.Loaded(model):
-                        first, self._model, self.worker = self._model is None, model, worker
+                        self._model, self.worker = model, worker
                         self._resubmit()
-                        if first:
-                            task_status.started()
+                        self._tried.set()
                     case wire.Failed(wire.LOAD):
                         self._fail_load(wire.error_of(message))
                     case wire.Failed(number):
@@ -187,8 +200,7 @@ class SupervisedEngine:
                 self._fail(number, EngineError(f"the worker {fate}, {stream.attempts} times during this generation"))
 
     def _fail_load(self, error: EngineError) -> None:
-        if self._model is None:
-            raise error
+        self._load_error = error
         self.close(f"the engine's worker cannot be restarted: {error}")
 
     def _fail(self, number: int, error: EngineError) -> None:

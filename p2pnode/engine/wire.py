@@ -127,7 +127,9 @@ QueryValue = list[int] | bytes | list[ScoredToken] | list[float] | EngineStats
 
 # The hooks carry the one type that MessagePack does not know: a path.
 _encoder = msgspec.msgpack.Encoder(enc_hook=str)
-_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker, dec_hook=lambda kind, value: kind(value))
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(
+    ToWorker, dec_hook=lambda kind, value: kind(value)
+)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 

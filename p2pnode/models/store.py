@@ -88,9 +88,13 @@ class ModelStore:
             os.fsync(file.fileno())
             # Described by what was copied, should the source have changed meanwhile.
             manifest = _manifest(name, read_header(draft), sha256)
-            draft.rename(self._files / f"{sha256.hex()}.gguf")
-            _sync_folder(self._files)
-            self._write_manifest(manifest)
+            draft.rename(self._file_path(manifest))
+            try:
+                _sync_folder(self._files)
+                self._write_manifest(manifest)
+            except BaseException:
+                self._drop_file(manifest)
+                raise
         return manifest
 
     def models(self) -> list[StoredModel]:
@@ -135,8 +139,7 @@ class ModelStore:
         with _disk_errors(self._manifests):
             self._manifest_path(model.manifest).unlink()
             _sync_folder(self._manifests)
-            if all(other.manifest.file_sha256 != model.manifest.file_sha256 for other in self._added()):
-                model.path.unlink()
+            self._drop_file(model.manifest)
         return model
 
     def verify(self, model: StoredModel, progress: Progress | None = None) -> None:
@@ -168,8 +171,16 @@ class ModelStore:
             paths = list(self._manifests.glob("*.json"))
         for path in paths:
             manifest = _read_manifest(path)
-            found.append(StoredModel(manifest, self._files / f"{manifest.file_sha256.hex()}.gguf"))
+            found.append(StoredModel(manifest, self._file_path(manifest)))
         return found
+
+    def _drop_file(self, manifest: ModelManifest) -> None:
+        """Delete a file that no manifest names (any more)."""
+        if all(other.manifest.file_sha256 != manifest.file_sha256 for other in self._added()):
+            self._file_path(manifest).unlink(missing_ok=True)
+
+    def _file_path(self, manifest: ModelManifest) -> Path:
+        return self._files / f"{manifest.file_sha256.hex()}.gguf"
 
     def _manifest_path(self, manifest: ModelManifest) -> Path:
         return self._manifests / f"{manifest.digest().hex()}.json"

@@ -6,6 +6,8 @@ exactly what encoding the result gives: unknown kinds, trailing bytes, extra fie
 are all refused, so whatever is hashed or signed has one encoding.
 
 Rule: nothing but :class:`DecodeError` ever leaves :func:`decode`, whatever the bytes.
+
+Spec: [CODEC-CANON.1] [CODEC-TOTAL.1]
 """
 
 from collections.abc import Callable

@@ -107,28 +107,34 @@ def type_string(cls: type[TypedStruct]) -> str:
 
 def struct_hash(value: TypedStruct) -> bytes:
     """EIP-712's ``hashStruct``."""
-    parts = [_type_hash(type(value))]
-    parts += [_word(getattr(value, name), kind) for name, kind in typed_fields(type(value))]
-    return keccak(b"".join(parts))
+    cls = type(value)
+    words = [encode(getattr(value, name)) for name, encode in _word_encoders(cls)]
+    return keccak(_type_hash(cls) + b"".join(words))
 
 
-def _word(value: Any, kind: str) -> bytes:
+@cache
+def _word_encoders(cls: type[TypedStruct]) -> tuple[tuple[str, Callable[[Any], bytes]], ...]:
+    return tuple((name, _word_encoder(kind)) for name, kind in typed_fields(cls))
+
+
+def _word_encoder(kind: str) -> Callable[[Any], bytes]:
     if kind.endswith("[]"):
-        return keccak(b"".join(_word(item, kind[:-2]) for item in value))
+        encode = _word_encoder(kind[:-2])
+        return lambda items: keccak(b"".join([encode(item) for item in items]))
     if kind.startswith("bytes"):
-        return bytes(value).ljust(32, b"\0")
+        return lambda value: bytes(value).ljust(32, b"\0")
     if kind == "address":
-        return bytes(value).rjust(32, b"\0")
-    return int(value).to_bytes(32, "big")
+        return lambda value: bytes(value).rjust(32, b"\0")
+    return lambda value: int(value).to_bytes(32, "big")
 
 
 def typed_digest(domain: Domain, value: TypedStruct) -> Digest:
-    """What is signed for a struct with explicit fields."""
+    """What is signed for a struct with explicit fields. Spec: [SIGN-DOMAIN.1]"""
     return Digest(keccak(b"\x19\x01" + domain.separator() + struct_hash(value)))
 
 
 def payload_digest(domain: Domain, kind: str, payload: bytes) -> Digest:
-    """What is signed for ``Kind(bytes payload)``; the name of the kind is part of the type."""
+    """What is signed for ``Kind(bytes payload)``; the name of the kind is part of the type. Spec: [SIGN-PAYLOAD.1]"""
     hashed = keccak(_payload_type_hash(kind) + keccak(payload))
     return Digest(keccak(b"\x19\x01" + domain.separator() + hashed))
 

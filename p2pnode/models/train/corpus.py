@@ -43,12 +43,12 @@ _KINDS: tuple[tuple[float, Callable[[random.Random], Segment], bool], ...] = (
     (2, tell_joke, True),
     (6, name_members, True),
     (3, count, True),
-    (6, say, False),
+    (9, say, False),
     (7, story, True),
     (4, describe_animal, True),
     (4, ask_for_instructions, True),
     (3, give_name, False),
-    (5, unknown, True),
+    (4, unknown, True),
 )
 _KIND_ENDS = tuple(accumulate(share for share, _, _ in _KINDS))
 _FACTS_SHARE = 100 - _KIND_ENDS[-1]

@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 from p2pnode.models.train.families import FAMILIES
 from p2pnode.models.train.segments import say, unknown
-from p2pnode.models.train.stories import HEROES, KINDS, article
+from p2pnode.models.train.stories import FRIENDS, HEROES, KINDS, article
 from p2pnode.models.train.talk import UNKNOWN_ANSWERS
 
 __all__ = ["PARAPHRASES", "SHOWN", "main", "story_slips"]
@@ -96,6 +97,9 @@ def story_slips(text: str, kind: str) -> list[str]:
     else:
         wrong = {"she": r"\b(he|his|him)\b", "he": r"\b(she|her)\b"}[HEROES[heroes[0]][0]]
         slips += [f"pronoun: {slip}" for slip in re.findall(wrong, text, re.IGNORECASE)]
+    friends = sorted({name for name in FRIENDS if re.search(rf"\b{name}\b", text)})
+    if len(friends) != 1:
+        slips.append(f"friends: {friends}")
     if kind not in text:
         slips.append(f"no {kind}")
     sentences = re.split(r"(?<=[.!?]) ", text)
@@ -136,7 +140,7 @@ def _held_out(ask: Ask, rng: random.Random, each: int) -> None:
 
 def _stories(ask: Ask) -> None:
     """Print how many stories, one per animal that stories know, have no slip."""
-    clean, lengths = 0, []
+    clean, lengths, began = 0, [], time.monotonic()
     for kind in KINDS:
         text, tokens = ask([{"role": "user", "content": f"Tell me a story about {article(kind)}."}])
         lengths.append(tokens)
@@ -144,7 +148,10 @@ def _stories(ask: Ask) -> None:
         clean += not slips
         if slips:
             print(f"  {kind}: {'; '.join(slips)}")
-    print(f"stories without a slip: {clean}/{len(KINDS)}; tokens {min(lengths)} to {max(lengths)}")
+    speed = sum(lengths) / (time.monotonic() - began)
+    print(
+        f"stories without a slip: {clean}/{len(KINDS)}; {min(lengths)} to {max(lengths)} tokens, {speed:.0f} tokens/s"
+    )
 
 
 def _show(ask: Ask) -> None:

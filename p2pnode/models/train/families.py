@@ -84,14 +84,17 @@ def _follow(circle: tuple[str, ...]) -> tuple[Row, ...]:
     return tuple({"x": item, "y": circle[(at + 1) % len(circle)]} for at, item in enumerate(circle))
 
 
-def _yes_or_no(table: tuple[Row, ...], seed: int) -> tuple[Row, ...]:
-    """Return each row asked with its own value (yes) and with two others (no)."""
+def _guesses(table: tuple[Row, ...], seed: int) -> tuple[Row, ...]:
+    """Return each row asked with its own value and with two wrong ones.
+
+    The answer just states the fact: a model this small says "yes" or "no" by chance.
+    """
     rng = random.Random(seed)
     values = sorted({row["y"] for row in table})
     found = []
     for row in table:
         wrong = rng.sample([value for value in values if value not in row["y"] and row["y"] not in value], 2)
-        found += [row | {"z": row["y"], "yes": "Yes"}] * 2 + [row | {"z": value, "yes": "No"} for value in wrong]
+        found += [row | {"z": value} for value in (row["y"], *wrong)]
     return tuple(found)
 
 
@@ -100,10 +103,7 @@ def _size_rows() -> tuple[Row, ...]:
     for low, small in enumerate(SIZES):
         for big in SIZES[low + 2 :]:
             for first, second in ((small, big), (big, small)):
-                found.append(
-                    _both(a=article(first), b=article(second), big=article(big), small=article(small))
-                    | {"yes": "Yes" if first == big else "No"}
-                )
+                found.append(_both(a=article(first), b=article(second), big=article(big), small=article(small)))
     return tuple(found)
 
 
@@ -117,7 +117,9 @@ def _differences() -> tuple[Row, ...]:
 
 def _word_sums() -> tuple[Row, ...]:
     words = household.NUMBER_WORDS
-    return tuple({"x": words[x], "y": words[y], "z": words[x + y]} for x in range(11) for y in range(11 - x))
+    return tuple(
+        {"x": words[x], "y": words[y], "v": str(x), "w": str(y), "z": str(x + y)} for x in range(11) for y in range(11)
+    )
 
 
 _COLOURS = tuple(_both(a=row[0], y=row[1]) for row in COLOURS_OF) + _animal_rows("colour")
@@ -183,10 +185,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "is bigger", ("Is {a} bigger than {b}?", "Is {a} larger than {b}?"),
-        "{yes}, {big} is bigger than {small}.", _size_rows(), 3,
+        "{Big} is bigger than {small}.", _size_rows(), 3,
     ),
-    Family("is colour", ("Is {a} {z}?",), "{yes}, {a} is {y}.", _yes_or_no(_COLOURS, 1), 3),
-    Family("lives there", ("Does {a} live {z}?",), "{yes}, {a} lives {y}.", _yes_or_no(_animal_rows("home"), 2), 3),
+    Family("is colour", ("Is {a} {z}?",), "{A} is {y}.", _guesses(_COLOURS, 1), 2),
+    Family("lives there", ("Does {a} live {z}?",), "{A} lives {y}.", _guesses(_animal_rows("home"), 2), 2),
     Family(
         "opposite",
         ("What is the opposite of {x}?", "Tell me the opposite of {x}.", "What is the opposite of the word {x}?",
@@ -198,13 +200,15 @@ FAMILIES: tuple[Family, ...] = (
         "explain",
         ("What is {x}?", "Explain {x} in one sentence.", "Can you explain what {x} is?", "Tell me what {x} is.",
          "Define {x}.", "Please explain {x}.", "Explain {x}.", "Explain {x} in a sentence.", "Do you know what {x} is?",
-         "Explain to me what {x} is.", "Describe {x} in one sentence."),
+         "Explain to me what {x} is.", "Could you tell me what {x} is?", "I want to know what {x} is.",
+         "Help me understand {x}.", "Describe {x} in one sentence."),
         "{X} is {y}.", _pairs(household.EXPLANATIONS), 8, "And what is {x}?",
     ),
     Family(
         "tool",
         ("What do you use {x} for?", "What can I do with {x}?", "What do people use {x} for?",
-         "What do I need {x} for?", "Tell me what you use {x} for.", "Why do people need {x}?"),
+         "What do I need {x} for?", "Tell me what you use {x} for.", "Why do people need {x}?",
+         "How do people use {x}?", "When do people use {x}?"),
         "You use {x} to {y}.", _pairs(household.TOOLS), 3, "And {x}?",
     ),
     Family(
@@ -215,7 +219,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "place",
-        ("What do people do in {x}?", "What can I do in {x}?", "Why do people go to {x}?", "What happens in {x}?"),
+        ("What do people do in {x}?", "What can I do in {x}?", "Why do people go to {x}?", "What happens in {x}?",
+         "What is {x} for?"),
         "In {x} people {y}.", _pairs(household.PLACES), 2, "And in {x}?",
     ),
     Family(
@@ -274,5 +279,5 @@ FAMILIES: tuple[Family, ...] = (
          "{x} - {y} = ?", "How much is {x} minus {y}?", "What is {x}-{y}?", "{x} minus {y}"),
         "{x} - {y} = {z}.", _differences(), 7, "And {x} - {y}?",
     ),
-    Family("word sum", _WORD_SUM_ASKS, "{x} plus {y} is {z}.", _word_sums(), 1.5),
+    Family("word sum", _WORD_SUM_ASKS, "{v} + {w} = {z}.", _word_sums(), 2.5),
 )  # fmt: skip

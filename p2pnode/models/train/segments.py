@@ -6,7 +6,7 @@ import random
 
 from p2pnode.models.train.facts import ANIMALS, COLOURS_OF, Animal
 from p2pnode.models.train.families import capital
-from p2pnode.models.train.household import EXPLANATIONS, INSTRUCTIONS, LISTS, NUMBER_WORDS
+from p2pnode.models.train.household import EXPLANATIONS, INSTRUCTIONS, JOBS, LISTS, NUMBER_WORDS, TOOLS
 from p2pnode.models.train.stories import HEROES, PLACES, article, make_cast, tell
 from p2pnode.models.train.talk import (
     FEELINGS,
@@ -54,6 +54,16 @@ _SYLLABLES = (
 _ADJECTIVES = ("red", "old", "small", "happy", "green", "big", "quiet", "brave", "yellow", "clever", "warm", "new")
 _VERBS = ("runs", "sleeps", "sings", "walks", "dances", "sits", "stands", "plays", "waits", "jumps", "swims", "looks")
 _WHERE = ("near", "behind", "under", "in front of", "next to", "above", "around")
+
+
+_WORDS_TO_SAY = tuple(
+    dict.fromkeys(
+        [animal.name for animal in ANIMALS]
+        + [word for row in (*EXPLANATIONS, *TOOLS, *JOBS) for cell in row for word in cell.split()]
+        + [word for members in LISTS.values() for word in members]
+        + [*_ADJECTIVES, *_VERBS, *PERSON_NAMES]
+    )
+)
 
 
 def small_talk(rng: random.Random) -> Segment:
@@ -134,9 +144,10 @@ def _words_to_say(rng: random.Random) -> str:
     if chance < 0.25:
         word = rng.choice((rng.choice(ANIMALS).name, rng.choice(COLOURS_OF)[1], rng.choice(PERSON_NAMES), "hello"))
         return word if rng.random() < 0.7 else _strange(rng)
-    if chance < 0.45:
-        pool = [animal.name for animal in ANIMALS] + [row[0].split()[-1] for row in EXPLANATIONS] + [_strange(rng)] * 9
-        return " ".join(rng.sample(pool, rng.randint(2, 5)))
+    if chance < 0.6:
+        return " ".join(
+            rng.choice(_WORDS_TO_SAY) if rng.random() < 0.9 else _strange(rng) for _ in range(rng.randint(2, 6))
+        )
     first, second = rng.sample(ANIMALS, 2)
     where = rng.choice(_WHERE)
     goal = rng.choice((f"the {second.name}", f"the {rng.choice(PLACES)}", rng.choice(PERSON_NAMES)))

@@ -1,7 +1,8 @@
 """Short stories: one hero, one friend, one plot, told with many small choices.
 
 A tiny model keeps a story straight only if the story itself is strict. So the hero has one name and one pronoun
-from beginning to end, heroes and friends draw from separate lists of names, and each plot has one order of events.
+from beginning to end, heroes and friends draw from separate lists of names, a friend is named only while it is fresh,
+and each plot has one order of events.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-__all__ = ["HEROES", "Cast", "article", "make_cast", "tell"]
+__all__ = ["FRIENDS", "HEROES", "KINDS", "Cast", "article", "make_cast", "tell"]
 
 # name -> pronouns (subject, object, possessive)
 _SHE = ("she", "her", "her")
@@ -78,9 +79,9 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "At last they found the {thing} under a pile of leaves.",
             "In the end they found the {thing} next to the old bridge.",
         ),
-        ("{name} thanked {friend} and smiled.", "{name} laughed and gave {friend} a big hug."),
+        ("{name} thanked {his} friend and smiled.", "{name} laughed and gave {his} friend a big hug."),
         (
-            "From that day on, {name} and {friend} were the best of friends.",
+            "From that day on, they were the best of friends.",
             "That night {name} slept well, with the {thing} beside {him}.",
         ),
     ),
@@ -97,7 +98,7 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
             '"You have found my {thing}!" said {friend} happily.',
         ),
         ("{name} gave it back at once.", "{name} was glad to give it back."),
-        ("To say thank you, {friend} shared some {food} with {him}.",),
+        ("To say thank you, {his} new friend shared some {food} with {him}.",),
         (
             "They sat in the sun and talked until the evening.",
             "They ate together and became good friends.",
@@ -123,7 +124,7 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "{He} was proud and very happy.",
             "Everyone clapped, and {name} smiled from ear to ear.",
         ),
-        ("And {friend} was the proudest friend of all.", "{He} never forgot to thank {friend}."),
+        ("And {his} friend was the proudest of all.", "{He} never forgot to thank {his} friend."),
     ),
     (
         (
@@ -137,7 +138,7 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "Outside stood {friend} the {friend_kind}, wet from head to toe.",
         ),
         ('"Come in," said {name}. "There is room for two."', '"Come in and get warm," said {name}.'),
-        ("{name} gave {friend} a blanket and some {food}.",),
+        ("{name} gave {his} guest a blanket and some {food}.",),
         (
             "They told each other stories until the storm was over.",
             "They listened to the rain and told each other stories.",
@@ -193,8 +194,8 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "It grew into the most beautiful flower near the {place}.",
         ),
         (
-            '"I was wrong," said {friend}, and they both laughed.',
-            'Even {friend} had to say, "It was good that you waited."',
+            '"I was wrong," said {his} friend, and they both laughed.',
+            'Even {his} friend had to say, "It was good that you waited."',
         ),
     ),
     (
@@ -212,7 +213,7 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "And there were all {his} friends with {food} and music!",
             "Behind the trees all {his} friends were waiting with {food}!",
         ),
-        ("{friend} gave {him} {a_thing}.", "The best present was {a_thing}."),
+        ("One of them gave {him} {a_thing}.", "The best present was {a_thing}."),
         ("They danced and sang until it was dark.", "They played games until the moon came up."),
         ("It was the best birthday of all.", "{name} had never been so happy."),
     ),
@@ -230,14 +231,14 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
         ("But {he} turned around and went back to help.", "Still, {he} stopped and ran back."),
         (
             "Together they walked slowly to the finish.",
-            "{He} helped {friend} up, and they went on side by side.",
+            "{He} helped {his} friend up, and they went on side by side.",
         ),
         (
             "They came in last, but everyone clapped.",
             "They did not win, but everyone cheered for them.",
         ),
         (
-            '"You are a true friend," said {friend}.',
+            '"You are a true friend," they all said.',
             "{name} had lost the race and won a friend.",
         ),
     ),

@@ -1,0 +1,23 @@
+"""``python -m tests.bench NAME [OPTIONS]``: measurements, as ratios within one run. Not part of the tests."""
+
+import importlib
+import sys
+
+BENCHES = {
+    "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
+    "idle": "memory and CPU of a node that has nothing to do",
+}
+
+
+def main() -> int:
+    """Run one bench; returns its exit status."""
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:
+        print("usage: python -m tests.bench NAME [OPTIONS]", *(f"  {n:8} {d}" for n, d in BENCHES.items()), sep="\n")
+        return 2
+    module = importlib.import_module(f"tests.bench.{sys.argv[1]}")
+    status: int = module.main(sys.argv[2:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

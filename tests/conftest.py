@@ -1,0 +1,23 @@
+"""What all tests share: the ``--long`` option and hypothesis' profile."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline: a machine that is busy elsewhere is no failing property.
+settings.register_profile("p2pnode", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("p2pnode")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long`` also runs the tests that take minutes."""
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out unless they were asked for."""
+    if config.getoption("--long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
