@@ -339,10 +339,8 @@ async def _greeted(
     try:
         node = await transport.connect(str(replace(address, network=None)), timeout_ms=timeout_ms)
     except PeerUnreachable as error:
-        raise PeerUnreachable(
-            f"no router answers at {address.multiaddr}: {error}",
-            hint="check that it runs and that the address is the one it printed",
-        ) from error
+        hint = "check that the router runs, and that the address is the one it printed"
+        raise PeerUnreachable(f"no router answers: {error}", hint=hint) from error
     machine = ClientMachine(key.node_id, key.sign)
     async with open_driver(machine, transport, open_clock()) as driver:
         client = LightClient(driver, node, address)

@@ -17,6 +17,7 @@ import trio
 from p2pnode.channels import Channels
 from p2pnode.clock import Clock
 from p2pnode.transport.seam import Gossip, PeerUp, Transport, TransportError, Verdict
+from p2pnode.transport.unwrap import unwrapped
 from protocol import gossip
 from protocol.core.codec import encode
 from protocol.core.genesis import Genesis
@@ -233,12 +234,13 @@ async def open_driver(
 
     ``performers`` is given ``dispatch`` and returns what executes the role's own effects, by their type.
     """
-    async with trio.open_nursery() as nursery:
-        driver = Driver(machine, transport, clock, records, genesis, nursery)
-        if performers is not None:
-            driver.performers = performers(driver.dispatch)
-        driver.start()
-        await driver.follow()
-        nursery.start_soon(driver.watch_peers)
-        yield driver
-        nursery.cancel_scope.cancel()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            driver = Driver(machine, transport, clock, records, genesis, nursery)
+            if performers is not None:
+                driver.performers = performers(driver.dispatch)
+            driver.start()
+            await driver.follow()
+            nursery.start_soon(driver.watch_peers)
+            yield driver
+            nursery.cancel_scope.cancel()

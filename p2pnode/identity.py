@@ -12,7 +12,6 @@ from pathlib import Path
 import base58
 from coincurve import PrivateKey, PublicKey
 from eth_hash.auto import keccak
-from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
 from protocol.core.errors import P2PNodeError
 from protocol.core.ids import NodeId, Signature
@@ -103,6 +102,9 @@ def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = S
 
     Raises KeystoreError if the file exists (a key is never overwritten) or cannot be written.
     """
+    # eth_keyfile takes most of a second to import, and most commands touch no key file.
+    from eth_keyfile.keyfile import create_keyfile_json
+
     document = create_keyfile_json(key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -135,6 +137,8 @@ def read_keystore(path: Path, password: str) -> NodeKey:
         raise KeystoreError(f"{path} is no keystore (not JSON); restore it from a backup") from error
     if not isinstance(document, dict) or document.get("version") != 3:
         raise KeystoreError(f"{path} is no Web3 keystore of version 3; restore it from a backup")
+    from eth_keyfile.keyfile import decode_keyfile_json
+
     try:
         secret = decode_keyfile_json(document, password.encode())
     except ValueError as error:

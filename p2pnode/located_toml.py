@@ -74,9 +74,10 @@ def read_toml(path: Path) -> LocatedToml:
         raise ConfigError(f"{path}:{line}: not UTF-8 text", hint="save the file as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         found = _PARSER_PLACE.fullmatch(str(error))
-        line, what = (found[2] or text.rstrip().count("\n") + 1, found[1]) if found else (1, str(error))
+        at = found[2] if found else None
+        place, what = at or text.rstrip().count("\n") + 1, found[1] if found else str(error)
         raise ConfigError(
-            f"{path}:{line}: {what}", hint='write text in quotes, lists as ["a", "b"], true or false bare'
+            f"{path}:{place}: {what}", hint='write text in quotes, lists as ["a", "b"], true or false bare'
         ) from error
     file_ = LocatedToml(path, text, {})
     for name, section in content.items():

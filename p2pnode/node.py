@@ -23,6 +23,7 @@ from p2pnode.store import NodeStore, open_store
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.loopback import Loopback
 from p2pnode.transport.seam import Transport
+from p2pnode.transport.unwrap import unwrapped
 from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import Digest, ModelDigest, SessionId
@@ -122,22 +123,23 @@ async def open_node(config: NodeConfig, *, progress: Progress = say_nothing) -> 
     """
     config.require_available()
     genesis = config.genesis()
-    async with AsyncExitStack() as stack:
-        store = stack.enter_context(open_store(config.node.state_dir))
-        key = await load_key(config)
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        stack.callback(nursery.cancel_scope.cancel)
-        served = _Served({}, (), "")
-        if "miner" in config.node.roles:
-            progress(f"loading model {config.miner.model}")
-            served = await _open_engine(config, stack)
-        progress("opening the network")
-        inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
-        parts = _Parts(config, genesis, key, Loopback(inner, nursery), store, open_clock(), stack, nursery, served)
-        node = await parts.start_roles()
-        await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
-        yield node
-        progress("stopping")
+    with unwrapped():
+        async with AsyncExitStack() as stack:
+            store = stack.enter_context(open_store(config.node.state_dir))
+            key = await load_key(config)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            served = _Served({}, (), "")
+            if "miner" in config.node.roles:
+                progress(f"loading model {config.miner.model}")
+                served = await _open_engine(config, stack)
+            progress("opening the network")
+            inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
+            parts = _Parts(config, genesis, key, Loopback(inner, nursery), store, open_clock(), stack, nursery, served)
+            node = await parts.start_roles()
+            await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
+            yield node
+            progress("stopping")
 
 
 async def load_key(config: NodeConfig) -> NodeKey:

@@ -5,6 +5,7 @@ ends by itself when its standard input closes, so none outlives a parent that wa
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import trio
 
 from p2pnode.control import SOCKET, ControlError, ask_control
+from p2pnode.transport.unwrap import unwrapped
 from protocol.core.errors import P2PNodeError
 
 READY_TIMEOUT_S = 60.0
@@ -39,7 +41,8 @@ class TestnetPlan:
     miners: int = 3
     model: str = "tiny"
     slots: int = 2
-    models_dir: Path | None = None
+    config: Path | None = None
+    """Where everything else is taken from."""
 
 
 class Child:
@@ -120,35 +123,33 @@ class Testnet:
     async def _spawn(self, name: str, roles: list[str], bootstrap: list[str]) -> Child:
         folder = self.plan.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "config.toml"
-        config.write_text(self._config(name, folder, roles, bootstrap), encoding="utf-8")
+        config = ["--config", str(self.plan.config)] if self.plan.config is not None else []
         with (folder / "log.txt").open("ab") as log:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "p2pnode.cli.entry", "run", "--config", str(config), "--json", "--as-child"],
+                [sys.executable, "-m", "p2pnode.cli.entry", "run", *config, "--json", "--as-child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log.fileno(),
+                env=os.environ | self._settings(name, folder, roles, bootstrap),
                 start_new_session=True,
             )
         child = Child(name, folder, process)
         self.children.append(child)
         return child
 
-    def _config(self, name: str, folder: Path, roles: list[str], bootstrap: list[str]) -> str:
-        node: dict[str, object] = {"name": name, "roles": roles, "state_dir": str(folder)}
-        if self.plan.models_dir is not None:
-            node["models_dir"] = str(self.plan.models_dir)
-        sections: dict[str, dict[str, object]] = {
-            "node": node,
-            "network": {"bootstrap": bootstrap},
+    def _settings(self, name: str, folder: Path, roles: list[str], bootstrap: list[str]) -> dict[str, str]:
+        """What distinguishes this node from the others, as environment variables."""
+        settings = {
+            "P2PNODE_NODE_NAME": name,
+            "P2PNODE_NODE_ROLES": ",".join(roles),
+            "P2PNODE_NODE_STATE_DIR": str(folder),
+            "P2PNODE_KEYS_KEYSTORE": str(folder / "node-key.json"),
+            "P2PNODE_MINER_MODEL": self.plan.model,
+            "P2PNODE_MINER_SLOTS": str(self.plan.slots),
             # One thread each: several engines that spin on the same cores would starve one another.
-            "miner": {"model": self.plan.model, "slots": self.plan.slots, "threads": 1},
+            "P2PNODE_MINER_THREADS": "1",
         }
-        lines = []
-        for section, values in sections.items():
-            # A JSON string, list or number is a TOML value as well.
-            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
-        return "\n".join(lines)
+        return settings | ({"P2PNODE_NETWORK_BOOTSTRAP": ",".join(bootstrap)} if bootstrap else {})
 
     async def _await_ready(self, child: Child) -> None:
         with trio.move_on_after(READY_TIMEOUT_S):
@@ -211,11 +212,12 @@ def _last_line(log: Path) -> str:
 async def open_testnet(plan: TestnetPlan) -> AsyncIterator[Testnet]:
     """Start a testnet and take it down with the block, whatever ends it. Raises TestnetError."""
     testnet = Testnet(plan)
-    async with trio.open_nursery() as nursery:
-        try:
-            await testnet.start(nursery)
-            yield testnet
-        finally:
-            with trio.CancelScope(shield=True):
-                await testnet.stop()
-            nursery.cancel_scope.cancel()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            try:
+                await testnet.start(nursery)
+                yield testnet
+            finally:
+                with trio.CancelScope(shield=True):
+                    await testnet.stop()
+                nursery.cancel_scope.cancel()

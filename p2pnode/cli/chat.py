@@ -3,17 +3,24 @@
 import argparse
 import hashlib
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from p2pnode.cli.options import add_json_option
+from p2pnode.address import RouterAddress, parse_router_address
+from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import paint, print_table
+from p2pnode.config import ConfigError, NodeConfig
 from protocol.core.errors import P2PNodeError
 
 if TYPE_CHECKING:
     from p2pnode.client import Answer, LightClient, Session
     from protocol.messages.sampling import SamplingParams
     from protocol.messages.tasks import PromptMessage
+
+
+INTERRUPTED = 130
+"""The exit status of an answer that was stopped with Ctrl-C."""
 
 
 class EmptyPrompt(P2PNodeError):
@@ -28,7 +35,8 @@ def configure(subparsers: Any) -> None:
         "chat", description="Ask a router. Without PROMPT: a conversation, or what comes on standard input."
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT")
-    parser.add_argument("--router", required=True, metavar="ADDRESS", help="as `p2pnode run` or `testnet up` prints it")
+    parser.add_argument("--router", metavar="ADDRESS", help="as `p2pnode run` or `testnet up` prints it")
+    add_config_options(parser)
     parser.add_argument("--model", metavar="MODEL", help="name or digest (default: what most miners serve)")
     parser.add_argument("--models", action="store_true", help="list the models the router has miners for, and stop")
     parser.add_argument("--system", metavar="TEXT", help="a system message before the conversation")
@@ -43,9 +51,8 @@ def configure(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask. Raises MalformedAddress, TransportError, RequestFailed, EmptyPrompt."""
-    from p2pnode.address import parse_router_address
-
-    parse_router_address(args.router)
+    config = config_of(args)
+    router = _router(args, config)
     sampling = _sampling(args)
     if args.prompt is None and not args.models and not sys.stdin.isatty():
         args.prompt = sys.stdin.read()
@@ -53,12 +60,20 @@ def run(args: argparse.Namespace) -> int:
         raise EmptyPrompt("the prompt is empty", hint="p2pnode chat --router ADDRESS 'Where does a bear live?'")
     import trio
 
-    trio.run(_chat, args, sampling)
-    return 0
+    return trio.run(_chat, args, sampling, router, config)
+
+
+def _router(args: argparse.Namespace, config: NodeConfig) -> RouterAddress:
+    if args.router is not None:
+        return parse_router_address(args.router)
+    if config.network.bootstrap:
+        return config.network.bootstrap[0]
+    raise ConfigError(
+        "no router is named", hint="--router ADDRESS, as `p2pnode run` prints it, or network.bootstrap in a --config"
+    )
 
 
 def _sampling(args: argparse.Namespace) -> "SamplingParams":
-    from p2pnode.config import ConfigError
     from protocol.messages.sampling import SamplingParams
 
     checks = (
@@ -78,21 +93,23 @@ def _sampling(args: argparse.Namespace) -> "SamplingParams":
     )
 
 
-async def _chat(args: argparse.Namespace, sampling: "SamplingParams") -> None:
+async def _chat(args: argparse.Namespace, sampling: "SamplingParams", router: RouterAddress, config: NodeConfig) -> int:
     from p2pnode.client import connect
+    from p2pnode.node import load_key
 
-    async with connect(args.router) as net:
+    # A key of its own only where a folder was named: otherwise nothing links one chat to the next.
+    key = await load_key(config) if args.config or args.state_dir else None
+    async with connect(router, key=key) as net:
         if args.models:
             _print_models(net, args.json)
-            return
+            return 0
         if not args.json:
             print(paint(net.level_note, "dim", sys.stderr), file=sys.stderr)
         timeout_ms = int(args.timeout * 1_000)
         async with net.session(args.model, tokens=args.max_tokens, timeout_ms=min(timeout_ms, 60_000)) as session:
             if args.prompt is not None:
-                await _once(args, sampling, session)
-            else:
-                await _converse(args, sampling, session)
+                return await _once(args, sampling, session)
+            return await _converse(args, sampling, session)
 
 
 def _print_models(net: "LightClient", as_json: bool) -> None:
@@ -129,13 +146,18 @@ def _seed(args: argparse.Namespace, turn: int) -> bytes | None:
     return hashlib.sha256(b"p2pnode/seed/1" + turn.to_bytes(4, "big") + args.seed.encode()).digest()
 
 
-async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> None:
+async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> int:
     from protocol.messages.tasks import PromptMessage
 
     turns = [*_system(args), PromptMessage("user", args.prompt)]
     answer = await _answer(args, sampling, session, turns, 1)
     if args.json:
         print(json.dumps(_as_json(session, answer)))
+    return INTERRUPTED if _was_cancelled(answer) else 0
+
+
+def _was_cancelled(answer: "Answer") -> bool:
+    return answer.finish is not None and answer.finish.reason == "cancelled"
 
 
 async def _answer(
@@ -145,6 +167,8 @@ async def _answer(
     turns: "list[PromptMessage]",
     number: int,
 ) -> "Answer":
+    import trio
+
     ask = session.ask(
         turns,
         sampling=sampling,
@@ -152,14 +176,25 @@ async def _answer(
         max_tokens=args.max_tokens,
         timeout_ms=int(args.timeout * 1_000),
     )
-    async with ask as answer:
+    async with ask as answer, trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_on_interrupt, answer)
         async for text in answer:
             if not args.json:
                 sys.stdout.write(_shown(text))
                 sys.stdout.flush()
+        nursery.cancel_scope.cancel()
     if not args.json:
         print()
     return answer
+
+
+async def _cancel_on_interrupt(answer: "Answer") -> None:
+    """Ctrl-C stops the answer, down to the miner's engine, and not the conversation."""
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async for _ in signals:
+            answer.cancel()
 
 
 def _shown(text: str) -> str:
@@ -182,7 +217,7 @@ def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
     }
 
 
-async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> None:
+async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> int:
     import trio
 
     from protocol.messages.tasks import PromptMessage
@@ -197,7 +232,7 @@ async def _converse(args: argparse.Namespace, sampling: "SamplingParams", sessio
         # trio-typing, which libp2p brings, shadows trio with stubs older than this keyword.
         line = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)  # type: ignore[call-arg]
         if not line.strip():
-            return
+            return 0
         number += 1
         turns.append(PromptMessage("user", line.strip()))
         answer = await _answer(args, sampling, session, turns, number)

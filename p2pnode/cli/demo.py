@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import paint
+from p2pnode.config import load_config
 
 PROMPT = "Where does a bear live?"
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         from p2pnode.cli.chat import EmptyPrompt
 
         raise EmptyPrompt("the prompt is empty", hint=f"p2pnode demo {PROMPT!r}")
+    load_config(overrides={"testnet.miners": args.miners, "miner.model": args.model})
     with tempfile.TemporaryDirectory(prefix="p2pnode-demo-") as folder:
         trio.run(_demo, args, Path(folder))
     return 0
@@ -58,11 +59,10 @@ class _Steps:
 
 async def _demo(args: argparse.Namespace, folder: Path) -> None:
     from p2pnode.client import connect
-    from p2pnode.paths import home
     from p2pnode.testnet import TestnetPlan, open_testnet
 
     steps = _Steps(args.json)
-    plan = TestnetPlan(folder, args.miners, args.model, models_dir=home(os.environ) / "models")
+    plan = TestnetPlan(folder, args.miners, args.model)
     if not args.json:
         print(paint(f"starting a router and {args.miners} miners, each its own process …", "dim"), flush=True)
     async with open_testnet(plan) as testnet:

@@ -1,7 +1,6 @@
 """``p2pnode testnet up``: a network on this machine until Ctrl-C."""
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from typing import Any
 
 from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import paint, print_json, print_table
+from p2pnode.config import NodeConfig, load_config
 
 
 def configure(subparsers: Any) -> None:
@@ -17,40 +17,38 @@ def configure(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser("testnet", description="A network on this machine.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     up = actions.add_parser("up", help="start a router and miners, each a process of its own, until Ctrl-C")
-    up.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
-    up.add_argument("--model", default="tiny", metavar="MODEL", help="what the miners serve (default tiny)")
-    up.add_argument("--slots", type=int, default=2, metavar="N", help="slots of each miner (default 2)")
+    up.add_argument("--config", type=Path, metavar="FILE", help="settings of all nodes, such as configs/testnet.toml")
+    up.add_argument("--miners", type=int, metavar="N", help="how many miners (default 3)")
+    up.add_argument("--model", metavar="MODEL", help="what the miners serve (default tiny)")
+    up.add_argument("--slots", type=int, metavar="N", help="slots of each miner (default 4)")
     up.add_argument("--folder", type=Path, metavar="FOLDER", help="where the nodes live (default: a new temporary one)")
     add_json_option(up)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the testnet until SIGINT or SIGTERM. Raises TestnetError."""
+    """Run the testnet until SIGINT or SIGTERM. Raises TestnetError, ConfigError."""
+    given = {"testnet.miners": args.miners, "miner.model": args.model, "miner.slots": args.slots}
+    config = load_config(args.config, overrides={key: value for key, value in given.items() if value is not None})
+    if args.folder is None and args.config is not None:
+        args.folder = config.node.state_dir
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="p2pnode-testnet-"))
     import trio
 
-    if not 1 <= args.miners <= 16:
-        from p2pnode.config import ConfigError
-
-        raise ConfigError(f"--miners {args.miners} must be from 1 to 16", hint="three are plenty on a laptop")
-    trio.run(_up, args)
+    trio.run(_up, args, config, folder.absolute())
     return 0
 
 
-async def _up(args: argparse.Namespace) -> None:
+async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> None:
     import trio
 
-    from p2pnode.paths import home
     from p2pnode.testnet import TestnetPlan, open_testnet
 
-    folder = args.folder or Path(tempfile.mkdtemp(prefix="p2pnode-testnet-"))
-
-    plan = TestnetPlan(folder.absolute(), args.miners, args.model, args.slots, home(os.environ) / "models")
+    plan = TestnetPlan(folder, config.testnet.miners, config.miner.model, config.miner.slots, args.config)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
-            print(
-                paint(f"starting a router and {args.miners} miners in {folder} …", "dim", sys.stderr), file=sys.stderr
-            )
+            starting = f"starting a router and {plan.miners} miners in {folder} …"
+            print(paint(starting, "dim", sys.stderr), file=sys.stderr)
             async with open_testnet(plan) as testnet:
                 statuses = testnet.statuses()
                 if args.json:

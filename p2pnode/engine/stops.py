@@ -21,10 +21,11 @@ class StopScanner:
         if not self._stops:
             return piece, False
         text = self.held + piece
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        # The one that is complete first counts, so that it does not matter how the text is cut into tokens.
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self.held = b""
-            return text[: min(found)], True
+            return text[: min(found)[1]], True
         keep = 0 if last else self._undecided(text)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep], False

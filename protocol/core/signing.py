@@ -44,7 +44,8 @@ U64 = Annotated[int, Meta(ge=0, le=2**63 - 1, extra={"eip712": "uint64"})]
 def keccak(data: bytes) -> bytes:
     """keccak-256 as Ethereum uses it: 32 bytes. The one place that names a library for it."""
     # safe-pysha3 takes 1 µs a call where eth_hash over pycryptodome takes 8, and a frame needs two.
-    return bytes(sha3.keccak_256(data).digest())
+    digest: bytes = sha3.keccak_256(data).digest()
+    return digest
 
 
 class TypedStruct(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

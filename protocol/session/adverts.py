@@ -55,7 +55,7 @@ class AdvertBook:
         self._by_model: dict[ModelDigest, dict[NodeId, ModelOffer]] = {}
         self._deadlines: Deadlines[NodeId] = Deadlines()
         self._trial: list[tuple[int, NodeId]] = []
-        """Heap of nodes on trial, the next to go first; may name nodes that are gone or established."""
+        """Heap of nodes on trial, the next to go first; may name nodes twice, or that are gone or established."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -104,7 +104,7 @@ class AdvertBook:
         del self._sorted[bisect_right(self._sorted, node) - 1]
         self._deadlines.clear(node)
         if len(self._trial) > 64 + 4 * len(self._known):
-            self._trial = [entry for entry in self._trial if self._is_on_trial(entry[1])]
+            self._trial = [(self._trial_place(other), other) for other in self._known if self._is_on_trial(other)]
             heapq.heapify(self._trial)
 
     def expire(self, now_ms: int) -> tuple[NodeId, ...]:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,19 +24,18 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "P2PNODE_HOME": str(home), "HOME": str(home), **more}
 
 
-def p2pnode(
-    home: Path, *arguments: str | Path, preexec: Callable[[], None] | None = None, stdin: str = "", **env: str
-) -> Ended:
-    """Run one command to its end; the home is its whole world."""
+def p2pnode(home: Path, *arguments: str | Path, limit: str = "", **env: str) -> Ended:
+    """Run one command to its end, under a limit of the shell (``-f 500``: files of 500 KiB); the home is its world."""
+    # The shell sets the limit: Python's own way, preexec_fn, is not safe beside threads.
+    limited = ["bash", "-c", f'ulimit {limit} && exec "$@"', "bash"] if limit else []
     done = subprocess.run(
-        [*ENTRY, *map(str, arguments)],
+        [*limited, *ENTRY, *map(str, arguments)],
         env=environment(home, **env),
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        preexec_fn=preexec,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 

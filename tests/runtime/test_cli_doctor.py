@@ -1,7 +1,6 @@
 """``p2pnode doctor``: a line per check, what to do where one is not ok, and a status that tells."""
 
 import json
-import resource
 import socket
 import tomllib
 from collections.abc import Callable
@@ -77,12 +76,9 @@ def test_what_is_wrong_is_found(
 
 
 def test_a_busy_port_and_few_open_files(tmp_path: Path) -> None:
-    def few_files() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-
     with socket.create_server(("127.0.0.1", 0)) as busy:
         listen = f"/ip4/127.0.0.1/tcp/{busy.getsockname()[1]}"
-        ended = p2pnode(tmp_path, "doctor", "--json", preexec=few_files, P2PNODE_NETWORK_LISTEN=listen)
+        ended = p2pnode(tmp_path, "doctor", "--json", limit="-n 256", P2PNODE_NETWORK_LISTEN=listen)
     found = findings(ended)
     assert found["ports"]["level"] == "fail"
     assert "in use by another program" in found["ports"]["message"]

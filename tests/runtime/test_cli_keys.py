@@ -64,6 +64,17 @@ def test_a_wrong_password_changes_nothing(home: Path) -> None:
     assert (home / "node" / "node-key.json").read_bytes() == before
 
 
+def test_a_disk_that_takes_no_more_costs_no_key(home: Path) -> None:
+    before = (home / "node" / "node-key.json").read_bytes()
+    env = {"P2PNODE_PASSWORD": "secret", "P2PNODE_NEW_PASSWORD": "other"}
+    for action in (["password"], ["new", "--keystore", home / "second.json"]):
+        ended = p2pnode(home, "keys", *action, limit="-f 0", **env)
+        assert (ended.status, ended.out) == (1, "")
+        assert ended.err.startswith("error: cannot write ")
+    assert (home / "node" / "node-key.json").read_bytes() == before
+    assert sorted(path.name for path in (home / "node").iterdir()) == ["node-key.json"]
+
+
 @pytest.mark.parametrize("content", ["", "{}", "no json", '{"version": 3}', '{"version": 3, "crypto": {}}'])
 def test_a_damaged_keystore(home: Path, content: str) -> None:
     (home / "node" / "node-key.json").write_text(content)

@@ -1,7 +1,6 @@
 """``p2pnode model``: what works, and every bad input, as real commands."""
 
 import json
-import resource
 from pathlib import Path
 
 import pytest
@@ -57,10 +56,7 @@ def test_a_shipped_model_stays(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
-    def small_disk() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
-
-    ended = p2pnode(tmp_path, "model", "add", TINY, "--name", "mine", preexec=small_disk)
+    ended = p2pnode(tmp_path, "model", "add", TINY, "--name", "mine", limit="-f 500")
     assert_refused(ended, "no space left")
     assert files_of(tmp_path) == []
     assert p2pnode(tmp_path, "model", "add", TINY, "--name", "mine").status == 0

@@ -50,10 +50,11 @@ class Dialer:
         links: Links,
         upgrade: Upgrade,
         nursery: trio.Nursery,
+        outreach: trio.Nursery,
         rng: random.Random,
     ) -> None:
         self._me, self._config, self._book, self._links = me, config, book, links
-        self._upgrade, self._nursery, self._rng = upgrade, nursery, rng
+        self._upgrade, self._nursery, self._outreach, self._rng = upgrade, nursery, outreach, rng
         self._dialing: dict[NodeId, trio.Event] = {}
         self._wanted: dict[NodeId, trio.CancelScope] = {}
         self._shunned: dict[NodeId, None] = {}
@@ -63,23 +64,22 @@ class Dialer:
 
     async def reach(self, peer: NodeId, addresses: Sequence[Address]) -> None:
         """Return once the peer is connected. Raises PeerUnreachable, WrongPeer; no deadline of its own."""
-        while self._links.best(peer) is None:
-            running = self._dialing.get(peer)
-            if running is not None:
-                await running.wait()
-                if self._links.best(peer) is None and not addresses:
-                    raise PeerUnreachable(f"{short(peer)} could not be reached")
-                continue
-            if peer == self._me:
-                raise PeerUnreachable("this is the node itself")
-            if not addresses:
-                raise PeerUnreachable(f"no address of {short(peer)} is known; connect to one or learn it from a peer")
-            done = self._dialing[peer] = trio.Event()
-            try:
-                await self._dial_any(peer, addresses)
-            finally:
-                del self._dialing[peer]
-                done.set()
+        while (running := self._dialing.get(peer)) is not None and self._links.best(peer) is None:
+            await running.wait()
+        if self._links.best(peer) is not None:
+            return
+        if peer == self._me:
+            raise PeerUnreachable("this is the node itself")
+        if not addresses:
+            raise PeerUnreachable(f"no address of {short(peer)} is known; connect to one or learn it from a peer")
+        done = self._dialing[peer] = trio.Event()
+        try:
+            await self._dial_any(peer, addresses)
+        finally:
+            del self._dialing[peer]
+            done.set()
+        if self._links.best(peer) is None:
+            raise PeerUnreachable(f"{short(peer)} answered and hung up; it may be full")
 
     async def _dial_any(self, peer: NodeId, addresses: Sequence[Address]) -> None:
         """Dial the addresses, each a little after the one before, until one answers."""
@@ -170,7 +170,7 @@ class Dialer:
         if len(self._wanted) >= self._config.wanted:
             raise TransportError(f"{len(self._wanted)} peers are kept connected already; disconnect from one first")
         scope = self._wanted[peer] = trio.CancelScope()
-        self._nursery.start_soon(self._keep, peer, scope)
+        self._outreach.start_soon(self._keep, peer, scope)
 
     def unwant(self, peer: NodeId) -> None:
         """Stop keeping the peer connected, and do not dial it to fill up the degree either."""
@@ -226,7 +226,7 @@ class Dialer:
                 and self._not_before.get(peer, 0.0) <= now
             ]
             for peer in self._rng.sample(idle, max(0, min(missing, len(idle)))):
-                self._nursery.start_soon(partial(self._try_once, peer, failures))
+                self._outreach.start_soon(partial(self._try_once, peer, failures))
                 self._not_before[peer] = now + _DIAL_S
             self._forget_old_pauses(failures)
             with trio.move_on_after(_DEGREE_PAUSE_S * self._rng.uniform(0.75, 1.25)):

@@ -1,5 +1,7 @@
 """Which peers are connected, over which connections. Several to one peer are fine: both may have dialed at once."""
 
+from collections.abc import Callable
+
 from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.peer_events import PeerEvents
 from protocol.core.ids import NodeId
@@ -13,6 +15,7 @@ class Links:
         self._total_max, self._per_peer_max = total_max, per_peer_max
         self._by_peer: dict[NodeId, list[Muxer]] = {}
         self._total = 0
+        self.on_lost: Callable[[Muxer], None] = lambda muxer: None
 
     def __len__(self) -> int:
         return self._total
@@ -38,10 +41,13 @@ class Links:
             if not muxers:
                 del self._by_peer[peer]
                 self.events.remove(peer)
+            self.on_lost(muxer)
 
     def best(self, peer: NodeId) -> Muxer | None:
-        """The oldest connection to the peer that still takes streams."""
-        return next((muxer for muxer in self._by_peer.get(peer, ()) if muxer.is_established), None)
+        """The connection to the peer that was heard last, of those that still take streams: after a crash of the
+        peer's machine its old connection looks alive for a while beside the new one."""
+        alive = [muxer for muxer in self._by_peer.get(peer, ()) if muxer.is_established]
+        return max(alive, key=lambda muxer: muxer.heard_at, default=None)
 
     def of(self, peer: NodeId) -> list[Muxer]:
         """The peer's connections."""

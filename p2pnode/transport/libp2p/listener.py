@@ -40,8 +40,11 @@ class Listener:
         self.addresses: list[Address] = []
         self.refused = 0
 
-    async def start(self, nursery: trio.Nursery) -> None:
-        """Bind and accept in the nursery. Raises TransportError if an address is malformed or taken."""
+    async def start(self, *, accept_in: trio.Nursery, serve_in: trio.Nursery) -> None:
+        """Bind, and run the accepting and the connections in these nurseries.
+
+        Raises TransportError if an address is malformed or taken.
+        """
         for text in self._config.listen:
             try:
                 address = parse_address(text)
@@ -53,7 +56,7 @@ class Listener:
                 host = socket.socket.getsockname()[0]
                 kind = "ip6" if ":" in host else "ip4"
                 self.addresses += [Address(kind, host, port), Address(kind, host, port, websocket=True)]
-            nursery.start_soon(partial(trio.serve_listeners, self._serve, sockets))
+            accept_in.start_soon(partial(trio.serve_listeners, self._serve, sockets, handler_nursery=serve_in))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         """One connection, from its first byte to its end. Raises nothing: the listener would end with it."""

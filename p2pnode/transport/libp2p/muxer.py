@@ -80,7 +80,7 @@ class Muxer(IMuxedConn):
         self._out_ready = trio.Event()
         self._uncongested = trio.Event()
         self._drained = trio.Event()
-        self._heard_at = trio.current_time()
+        self.heard_at = trio.current_time()
         self._scope = trio.CancelScope()
         self._torn_down = False
         self.end_reason = ""
@@ -118,7 +118,7 @@ class Muxer(IMuxedConn):
             self.event_shutting_down.set()
             self.enqueue_control(GO_AWAY, 0, 0, error_code)
             with trio.move_on_after(self.limits.drain_s):
-                while self._out or self.unsent:
+                while self.unsent and not self._torn_down:
                     self._drained = trio.Event()
                     await self._drained.wait()
         self._scope.cancel()
@@ -156,10 +156,10 @@ class Muxer(IMuxedConn):
             await trio.sleep(every)
             now = trio.current_time()
             if now - slept_from > every + 1.0:
-                self._heard_at = now  # it was us who stood still: the peer's bytes wait unread in the socket
-            if now - self._heard_at > self.limits.dead_after_s:
-                raise ConnectionLost(f"silent for {now - self._heard_at:.1f} s")
-            if now - self._heard_at >= every / 2:
+                self.heard_at = now  # it was us who stood still: the peer's bytes wait unread in the socket
+            if now - self.heard_at > self.limits.dead_after_s:
+                raise ConnectionLost(f"silent for {now - self.heard_at:.1f} s")
+            if now - self.heard_at >= every / 2:
                 nonce = (nonce + 1) & 0xFFFFFFFF
                 self.enqueue_control(PING, SYN, 0, nonce)
             for stream_id in [key for key, since in self._lingering.items() if now - since > self.limits.linger_s]:
@@ -219,7 +219,7 @@ class Muxer(IMuxedConn):
             chunk = await self.secured_conn.read(None)
             if not chunk:
                 raise ConnectionLost("closed by the peer")
-            self._heard_at = trio.current_time()
+            self.heard_at = trio.current_time()
             pending += chunk
             used = 0
             while len(pending) - used >= HEADER.size:

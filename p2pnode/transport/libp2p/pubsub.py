@@ -6,7 +6,7 @@ What is ours: reading and sending RPCs, the path of a message from the wire to t
 
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
@@ -143,6 +143,7 @@ class NodePubsub(Pubsub):
         self.counter = time.time_ns()
         self._topics = topics
         self._connection_of = connection_of
+        self._readers: Counter[ID] = Counter()
 
     # --- reading
 
@@ -151,14 +152,19 @@ class NodePubsub(Pubsub):
         assert isinstance(stream, NetStream) and isinstance(stream.muxed_stream, MuxedStream)
         muxed = stream.muxed_stream
         peer = muxed.conn.peer_id
+        self._readers[peer] += 1
         try:
             await self._read_rpcs(muxed, peer)
         except BadRpc as error:
             log.warning("pubsub stream of %s reset: %s", peer, error)
             muxed.abort()
-            self._handle_dead_peer(peer)
         except MuxedStreamError:
             pass
+        finally:
+            self._readers[peer] -= 1
+            if not self._readers[peer]:
+                del self._readers[peer]
+                self._forget_all_subscriptions(peer)  # it says them again with its next stream
 
     async def _read_rpcs(self, stream: MuxedStream, peer: ID) -> None:
         forwarder = node_id_of_public_key(public_key_of_peer_id(peer.to_bytes()))
@@ -257,6 +263,24 @@ class NodePubsub(Pubsub):
         if peer_id in self._peer_added_events:
             self._peer_added_events.pop(peer_id).set()
         await self._send_recent_messages_to_new_peer(peer_id)
+
+    def connection_lost(self, muxer: Muxer) -> None:
+        """Trap: a peer that reconnects before its old connection is seen to end keeps a dead stream for ever."""
+        stream = self.peers.get(muxer.peer_id)
+        if isinstance(stream, NetStream) and stream.muxed_conn is muxer:
+            self._handle_dead_peer(muxer.peer_id)
+
+    def _handle_dead_peer(self, peer_id: ID) -> None:
+        """Our stream to the peer is gone: open another if it is still connected.
+
+        What it subscribes to came over its own stream, perhaps by a newer connection, and is forgotten with that.
+        """
+        self._clear_pending_announce_retries_for_peer(peer_id)
+        if self.peers.pop(peer_id, None) is not None:
+            self.peer_queues.pop(peer_id).close()
+            self.router.remove_peer(peer_id)
+        if self._connection_of(peer_id) is not None:
+            self._schedule_peer_stream_retry(peer_id)
 
     async def _send_rpcs(self, peer_id: ID, stream: MuxedStream, queue: OutboundRpcs) -> None:
         try:

@@ -52,8 +52,10 @@ _BOOK_SAVE_S = 30.0
 class Libp2pTransport:
     """A started node. Made by :func:`open_libp2p`."""
 
-    def __init__(self, key: NodeKey, config: Libp2pConfig, nursery: trio.Nursery, rng: random.Random) -> None:
-        self._key, self._config, self._nursery = key, config, nursery
+    def __init__(
+        self, key: NodeKey, config: Libp2pConfig, nursery: trio.Nursery, outreach: trio.Nursery, rng: random.Random
+    ) -> None:
+        self._key, self._config = key, config
         self.book = AddressBook(config.book_path)
         self.links = Links(total_max=config.connections, per_peer_max=config.connections_per_peer)
         self.inbound = InboundStreams(config)
@@ -68,7 +70,8 @@ class Libp2pTransport:
         self.inbound.nursery = nursery
         self.router = NodeGossipSub()
         self.pubsub = NodePubsub(host, self.router, topics=self.topics, connection_of=self._connection_of)
-        self.dialer = Dialer(key.node_id, config, self.book, self.links, self._upgrade_outbound, nursery, rng)
+        self.links.on_lost = self.pubsub.connection_lost
+        self.dialer = Dialer(key.node_id, config, self.book, self.links, self._upgrade_outbound, nursery, outreach, rng)
 
     # --- the seam
 
@@ -190,15 +193,25 @@ async def open_libp2p(
     """
     hardening.check_version()
     hardening.tame_logging()
+    failure: BaseException | None = None
     with unwrapped():
         async with _open(key, config or Libp2pConfig(), rng or random.Random()) as transport:
-            yield transport
+            try:
+                yield transport
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                # libp2p's services swallow what passes through them: it goes round them.
+                failure = error
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager
 async def _open(key: NodeKey, config: Libp2pConfig, rng: random.Random) -> AsyncIterator[Libp2pTransport]:
-    async with trio.open_nursery() as nursery:
-        transport = Libp2pTransport(key, config, nursery, rng)
+    # Connections and streams live in the one nursery, what makes new ones in the other: it stops first.
+    async with trio.open_nursery() as nursery, trio.open_nursery() as outreach:
+        transport = Libp2pTransport(key, config, nursery, outreach, rng)
         for address in config.bootstrap:
             transport.book.learn(_parse(address).node_id, [address])
         async with (
@@ -207,14 +220,15 @@ async def _open(key: NodeKey, config: Libp2pConfig, rng: random.Random) -> Async
             background_trio_service(transport.router),
         ):
             await transport.pubsub.wait_until_ready()
-            await transport.listener.start(nursery)
+            await transport.listener.start(accept_in=outreach, serve_in=nursery)
             for address in config.bootstrap:
                 transport.dialer.want(_parse(address).node_id)
-            nursery.start_soon(transport.dialer.hold_degree)
-            nursery.start_soon(transport.save_book)
+            outreach.start_soon(transport.dialer.hold_degree)
+            outreach.start_soon(transport.save_book)
             try:
                 yield transport
             finally:
+                outreach.cancel_scope.cancel()
                 with trio.CancelScope(shield=True), trio.move_on_after(3.0):
                     await _close(transport)
         nursery.cancel_scope.cancel()

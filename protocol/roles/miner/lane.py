@@ -1,8 +1,7 @@
 """One lane as its miner runs it: tokens in from the engine, signed frames out, held back by acks.
 
-One frame is in flight at a time; tokens that become ready meanwhile join the next one. The first is sent at
-once. At most ``unacked_tokens_max`` tokens run ahead of the client's last signed ack, so acks are the flow
-control, end to end.
+Tokens that become ready while a frame is in flight join the next one. At most ``unacked_tokens_max`` tokens run
+ahead of the client's last signed ack, so acks are the flow control, end to end.
 """
 
 from collections import deque
@@ -29,7 +28,6 @@ class Lane:
         self._params = params
         self._ready: deque[tuple[int, bytes]] = deque()
         self._end: EndRecord | None = None
-        self._in_flight = False
         self._boundaries: dict[int, Digest] = {}
         """Chain value at the end of each frame that is not acknowledged: what an ack may name."""
 
@@ -52,8 +50,11 @@ class Lane:
         self.ended(EndReason.CANCELLED, 0)
 
     def next_frame(self) -> FrameMessage | None:
-        """The frame to send now, or None: nothing ready, one in flight, or no credit left."""
-        if self.writer is None or self._in_flight or self.writer.ended:
+        """The frame to send now, or None: nothing is ready, no credit left, or all is written.
+
+        Spec: [ACK-CREDIT.1]
+        """
+        if self.writer is None or self.writer.ended:
             return None
         credit = self.acked + self._params.unacked_tokens_max - self.writer.index
         take = min(len(self._ready), self._params.frame_tokens_max, credit)
@@ -62,13 +63,8 @@ class Lane:
             return None
         tokens = [self._ready.popleft() for _ in range(take)]
         frame = self.writer.frame([t for t, _ in tokens], [b for _, b in tokens], self._end if last else None)
-        self._in_flight = True
         self._boundaries[self.writer.index] = self.writer.chain
         return frame
-
-    def sent(self) -> None:
-        """The frame in flight was handed to the connection."""
-        self._in_flight = False
 
     @property
     def backlog(self) -> int:
@@ -86,9 +82,9 @@ class Lane:
         )
 
     @property
-    def all_sent(self) -> bool:
-        """Whether the end left."""
-        return self.writer is not None and self.writer.ended and not self._in_flight
+    def written(self) -> bool:
+        """Whether the end is signed and on its way: the lane needs no engine any more."""
+        return self.writer is not None and self.writer.ended
 
     def take_ack(self, ack: Ack) -> None:
         """Move the credit. Raises RemoteProtocolError for an ack that does not name what was signed.

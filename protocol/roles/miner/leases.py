@@ -22,6 +22,8 @@ class Lease:
     assignment_number: int = 0
     lanes: dict[tuple[int, int], Lane] = field(default_factory=dict)
     """Running and not yet fully acknowledged, by (task, lane)."""
+    in_flight: Lane | None = None
+    """Whose frame was given to the stream and not yet reported as sent: one at a time, the first at once."""
 
     @property
     def model(self) -> ModelDigest:
@@ -29,8 +31,8 @@ class Lease:
         return ModelDigest(self.opening.model)
 
     def running(self) -> list[Lane]:
-        """Lanes whose end has not been sent and that nobody cancelled."""
-        return [lane for lane in self.lanes.values() if not lane.all_sent and not lane.cancelling]
+        """Lanes whose end is not yet written and that nobody cancelled."""
+        return [lane for lane in self.lanes.values() if not lane.written and not lane.cancelling]
 
 
 class Generations:

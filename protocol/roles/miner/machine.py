@@ -55,11 +55,14 @@ from protocol.roles.miner.events import (
 )
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Generations, Lease
+from protocol.roles.miner.orders import check_order
 from protocol.session.sampling import lane_seed
 from protocol.session.transcript import SegmentWriter, prompt_tokens_digest
 
 TASK_LANES_KEPT = 4
 """Lanes of a lease that are sent but wait for the last ack, or wind down after a cancellation."""
+RETRY_AFTER_MS = 1_000
+_BUSY = ("no_capacity", "queue_full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +92,27 @@ class MinerMachine:
         self._by_channel: dict[Channel, SessionId | None] = {}
         self._peers: dict[Channel, NodeId] = {}
         self._deadlines: Deadlines[tuple[str, GenerationKey]] = Deadlines()
+        self._silent: Deadlines[Channel] = Deadlines()
+        """Streams that carry no lease yet: a router asks at once or not at all."""
 
-    def slots(self) -> tuple[int, int]:
-        """(free, total) over all models."""
-        total = sum(offer.slots for offer in self._settings.offers.values())
-        return total - len(self._leases), total
+    def slots(self, model: ModelDigest | None = None) -> tuple[int, int]:
+        """(free, total) of a model, or over all."""
+        total = sum(offer.slots for name, offer in self._settings.offers.items() if model in (None, name))
+        return total - sum(model in (None, lease.model) for lease in self._leases.values()), total
 
     def next_deadline(self) -> int | None:
         """The earliest of bids, leases and tasks."""
-        candidates = [at for at in (self._bids.next_deadline(), self._deadlines.next()) if at is not None]
-        return min(candidates, default=None)
+        clocks = (self._bids.next_deadline(), self._deadlines.next(), self._silent.next())
+        return min((at for at in clocks if at is not None), default=None)
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever a peer sent."""
         match event:
             case GossipReceived(message=Announcement() as announcement):
-                free, total = self.slots()
+                free, total = self.slots(ModelDigest(announcement.model))
                 return self._bids.announced(event.origin, announcement, free, total, now_ms)
             case ChannelOpened():
-                return self._opened(event)
+                return self._opened(event, now_ms)
             case Received() if self._bids.owns(event.channel):
                 return self._bids.received(event.channel, event.message)
             case Received():
@@ -125,9 +130,10 @@ class MinerMachine:
 
     # Leases
 
-    def _opened(self, event: ChannelOpened) -> list[object]:
+    def _opened(self, event: ChannelOpened, now_ms: int) -> list[object]:
         if len(self._by_channel) >= self._params.sessions_per_miner_max:
             return [Close(event.channel)]
+        self._silent.set(event.channel, now_ms + self._params.lease_request_timeout_ms)
         self._by_channel[event.channel] = None
         self._peers[event.channel] = event.peer
         return []
@@ -163,11 +169,12 @@ class MinerMachine:
             raise RemoteProtocolError("the session does not name this router")
         refusal = self._refusal(session, request, now_ms)
         if refusal is not None:
-            del self._by_channel[channel], self._peers[channel]
-            return [Send(channel, LeaseBusy(session, 1_000, refusal)), Close(channel)]
+            self._drop_channel(channel)
+            return [Send(channel, LeaseBusy(session, RETRY_AFTER_MS, refusal)), Close(channel)]
         lease = Lease(session, opening, peer, channel, self._generations.take())
         self._leases[session] = lease
         self._by_channel[channel] = session
+        self._silent.clear(channel)
         self._rest(lease, now_ms)
         return [Send(channel, LeaseGrant(session, lease.generation, self._params.lease_idle_ms), key=session)]
 
@@ -182,7 +189,10 @@ class MinerMachine:
             return "the session has expired"
         if session in self._leases:
             return "the session holds a lease here already"
-        return "no free slot" if self.slots()[0] <= 0 else None
+        bid = self._bids.bids.get(Digest(request.bid))
+        if bid is None or bid.session != session:
+            return "no bid was made for the session"
+        return "no free slot" if self.slots(ModelDigest(opening.model))[0] <= 0 else None
 
     def _rest(self, lease: Lease, now_ms: int) -> None:
         """Start the idle clock of a lease on which nothing runs."""
@@ -191,6 +201,7 @@ class MinerMachine:
 
     def _drop_channel(self, channel: Channel) -> list[object]:
         self._peers.pop(channel, None)
+        self._silent.clear(channel)
         session = self._by_channel.pop(channel, None)
         lease = self._leases.pop(session, None) if session is not None else None
         if lease is None:
@@ -204,7 +215,7 @@ class MinerMachine:
     def _forget(self, lane: Lane) -> list[object]:
         self._deadlines.clear(("task", lane.generation))
         self._deadlines.clear(("ack", lane.generation))
-        if lane.cancelling or (lane.writer is not None and lane.writer.ended):
+        if lane.cancelling or lane.written:
             return []
         return [CancelGeneration(lane.generation)]
 
@@ -212,11 +223,11 @@ class MinerMachine:
 
     def _start(self, channel: Channel, start: StartTask, now_ms: int) -> list[object]:
         lease = self._lease_of(channel)
-        self._check_order(lease, start)
+        check_order(self._domain, self._params, self._settings.node, lease, start, now_ms)
         order = start.order
         if lease.running():
             return [Send(channel, self._failed(order.session, order.task, "queue_full", "a task is running"))]
-        for key in [key for key, lane in lease.lanes.items() if lane.all_sent or lane.cancelling][:-TASK_LANES_KEPT]:
+        for key in [key for key, lane in lease.lanes.items() if lane.written or lane.cancelling][:-TASK_LANES_KEPT]:
             self._forget(lease.lanes.pop(key))
         lease.last_task = order.task
         lease.assignment_number = start.assignment.number
@@ -233,27 +244,6 @@ class MinerMachine:
                 generation, lease.model, prompt.messages, prompt.sampling, seed, order.max_tokens, key=lease.session
             )
         ]
-
-    def _check_order(self, lease: Lease, start: StartTask) -> None:
-        """Refuse whatever the client did not sign or the router did not assign. Spec: [MINER-ORDER.1]"""
-        order, assignment, prompt = start.order, start.assignment, start.prompt
-        verify(typed_digest(self._domain, order), start.signature, lease.opening.client, "the order")
-        verify(typed_digest(self._domain, assignment), start.assignment_signature, lease.router, "the assignment")
-        if order.session != lease.session or assignment.session != lease.session:
-            raise RemoteProtocolError("order and assignment are for another session")
-        if assignment.router != lease.router or assignment.number < lease.assignment_number:
-            raise RemoteProtocolError("the assignment is not the router's latest")
-        lanes = list(zip(assignment.miners, assignment.generations, strict=False))
-        if len(assignment.miners) != len(assignment.generations) or start.lane >= len(lanes):
-            raise RemoteProtocolError("the assignment has no such lane")
-        if lanes[start.lane] != (self._settings.node, lease.generation):
-            raise RemoteProtocolError("the assignment does not name this miner's lease")
-        if not lease.last_task < order.task <= lease.opening.tasks_max:
-            raise RemoteProtocolError("order numbers rise, up to the session's tasks_max")
-        if order.prompt != prompt.commitment() or order.sampling != prompt.sampling.digest():
-            raise RemoteProtocolError("the order commits to another prompt or sampling")
-        if not 0 < order.max_tokens <= self._params.tokens_per_task_max:
-            raise RemoteProtocolError("the order's max_tokens is out of bounds")
 
     def _progress(self, event: Rendered | Produced | Generated | GenerationFailed, now_ms: int) -> list[object]:
         session, task, number = event.generation
@@ -294,27 +284,28 @@ class MinerMachine:
         return [Send(lease.channel, SegmentStart(head), key=lease.session)]
 
     def _pump(self, lease: Lease, lane: Lane, now_ms: int) -> list[object]:
-        frame = lane.next_frame()
-        if frame is not None:
-            return [Send(lease.channel, frame, report=True, key=lease.session)]
-        if lane.starved:
-            self._deadlines.set(("ack", lane.generation), now_ms + self._params.frame_gap_timeout_ms)
-        return []
+        frame = lane.next_frame() if lease.in_flight is None else None
+        starving = ("ack", lane.generation)
+        if not lane.starved:
+            self._deadlines.clear(starving)
+        elif self._deadlines.at(starving) is None:
+            # Half of what the router waits for a frame, so that a client's silence is not taken for the miner's.
+            self._deadlines.set(starving, now_ms + self._params.frame_gap_timeout_ms // 2)
+        if frame is None:
+            return []
+        lease.in_flight = lane
+        if lane.written:
+            self._deadlines.clear(("task", lane.generation))
+            self._rest(lease, now_ms)
+        return [Send(lease.channel, frame, report=True, key=lease.session)]
 
     def _sent(self, channel: Channel, now_ms: int) -> list[object]:
         session = self._by_channel.get(channel)
         lease = self._leases.get(session) if session is not None else None
         if lease is None:
             return []
-        effects: list[object] = []
-        for lane in list(lease.lanes.values()):
-            lane.sent()
-            effects += self._pump(lease, lane, now_ms)
-            if lane.all_sent:
-                self._deadlines.clear(("task", lane.generation))
-                self._deadlines.clear(("ack", lane.generation))
-                self._rest(lease, now_ms)
-        return effects
+        lease.in_flight = None
+        return [effect for lane in lease.lanes.values() for effect in self._pump(lease, lane, now_ms)]
 
     def _ack(self, channel: Channel, message: AckMessage, now_ms: int) -> list[object]:
         lease, ack = self._lease_of(channel), message.ack
@@ -324,8 +315,11 @@ class MinerMachine:
         verify(typed_digest(self._domain, ack), message.signature, lease.opening.client, "the ack")
         if ack.session != lease.session or ack.generation != lease.generation:
             raise RemoteProtocolError("the ack is for another session or generation")
-        lane.take_ack(ack)
-        self._deadlines.clear(("ack", lane.generation))
+        try:
+            lane.take_ack(ack)
+        except RemoteProtocolError as error:
+            # The client signed it: its own task ends, and the router, who cannot know, keeps its lease.
+            return self._fail(lease, lane, "bad_request", str(error), now_ms) if lane in lease.running() else []
         return self._pump(lease, lane, now_ms)
 
     def _cancel(self, channel: Channel, message: CancelTask, now_ms: int) -> list[object]:
@@ -354,6 +348,8 @@ class MinerMachine:
 
     def _expire(self, now_ms: int) -> list[object]:
         effects: list[object] = []
+        for channel in self._silent.due(now_ms):
+            effects += [*self._drop_channel(channel), Close(channel)]
         for kind, (session, task, number) in self._deadlines.due(now_ms):
             lease = self._leases.get(SessionId(Digest(session)))
             if lease is None:
@@ -363,7 +359,7 @@ class MinerMachine:
                 effects.append(Close(lease.channel))
                 continue
             lane = lease.lanes.get((task, number))
-            if lane is not None and not lane.all_sent:
+            if lane is not None and not lane.written:
                 code = "deadline_exceeded" if kind == "task" else "ack_timeout"
                 effects += self._fail(lease, lane, code, "the miner stopped the task", now_ms)
         return effects
@@ -381,4 +377,4 @@ class MinerMachine:
 
     @staticmethod
     def _failed(session: bytes, task: int, code: str, detail: str) -> TaskFailed:
-        return TaskFailed(session, task, code, detail[:1_024], 0)
+        return TaskFailed(session, task, code, detail[:1_024], RETRY_AFTER_MS if code in _BUSY else 0)

@@ -177,6 +177,15 @@ def test_coming_back_soon_does_not_make_a_node_established() -> None:
     assert not all(node(number) in book for number in range(16))
 
 
+@pytest.mark.spec("ADVERT-FLOOD.1")
+def test_a_node_that_comes_and_goes_leaves_nothing_behind() -> None:
+    book = AdvertBook(PARAMS, b"salt")
+    for turn in range(1_000):
+        add(book, 1, NOW_MS + turn)
+        book.forget(node(1))
+    assert len(book._trial) <= 64 + 4 * PARAMS.adverts_max
+
+
 def test_models_are_summed_over_their_miners() -> None:
     book = AdvertBook(PARAMS, b"salt")
     first = advert(1, NOW_MS, offer(SMALL, slots=1), offer(LARGE, slots=2, price_wei=9, context=64))

@@ -53,7 +53,13 @@ def test_tables_and_mappings(capsys: pytest.CaptureFixture[str]) -> None:
 def test_sizes_and_values() -> None:
     sizes = [0, 1023, 1024, 3_297_216, 5 << 30, 3 << 40]
     assert [bytes_shown(size) for size in sizes] == ["0 B", "1023 B", "1.0 KiB", "3.1 MiB", "5.0 GiB", "3.0 TiB"]
-    assert [shown(value) for value in (False, 0, "", ["a", 1])] == ["no", "0", "-", "a, 1"]
+    assert [shown(value) for value in (False, 0, "", ["a", 1], {"a": 1, "b": []})] == [
+        "no",
+        "0",
+        "-",
+        "a, 1",
+        "a 1, b -",
+    ]
 
 
 def test_progress_shows_after_half_a_second_and_leaves_nothing() -> None:

@@ -171,7 +171,7 @@ def test_a_corrupt_source_is_refused_before_anything_is_written(store: ModelStor
 
 
 def fail_at(number: int) -> Callable[..., Any]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     return fail

@@ -1,0 +1,249 @@
+"""The main job on real parts: processes of their own, real libp2p, a real GGUF through llama.cpp, real clients."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+P2PNODE = [sys.executable, "-m", "p2pnode.cli.entry"]
+STORY = "Tell me a story about a rabbit."
+
+
+@dataclass(frozen=True)
+class Network:
+    """A running testnet of one router and three miners."""
+
+    process: subprocess.Popen[str]
+    nodes: dict[str, dict[str, object]]
+    env: dict[str, str]
+
+    @property
+    def address(self) -> str:
+        addresses = self.nodes["router"]["addresses"]
+        assert isinstance(addresses, list)
+        return str(addresses[0])
+
+    def chat(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        return run("chat", "--router", self.address, *arguments, env=self.env, text=text)
+
+
+def run(*arguments: str, env: dict[str, str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """One command as its user types it."""
+    return subprocess.run(
+        [*P2PNODE, *arguments],
+        env=env,
+        input=text,
+        stdin=subprocess.DEVNULL if text is None else None,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def start_testnet(folder: Path, env: dict[str, str]) -> Network:
+    process = subprocess.Popen(
+        [*P2PNODE, "testnet", "up", "--json", "--folder", str(folder)], env=env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line == "}\n":
+            return Network(process, json.loads("".join(lines)), env)
+    raise AssertionError(f"the testnet ended with {process.wait()}: {''.join(lines)}")
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {**os.environ, "P2PNODE_HOME": str(tmp_path_factory.mktemp("home")), "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Iterator[Network]:
+    network = start_testnet(tmp_path_factory.mktemp("testnet"), env)
+    yield network
+    assert network.process.stdout is not None
+    network.process.send_signal(signal.SIGINT)
+    network.process.wait(20)
+    network.process.stdout.close()
+
+
+def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
+    done = run("demo", "--json", "--miners", "2", "Where does a bear live?", env=env)
+
+    assert done.returncode == 0, done.stderr
+    steps = [step["step"] for step in json.loads(done.stdout)["steps"]]
+    assert steps == [
+        "network up",
+        "light client connected",
+        "bids countersigned and scored",
+        "lease granted",
+        "first signed frame",
+        "signed end verified",
+        "session closed",
+        "network down",
+    ]
+
+
+def test_one_question_one_answer(network: Network) -> None:
+    done = network.chat("--temperature", "0", "Where does a bear live?")
+
+    assert done.returncode == 0, done.stderr
+    assert "bear" in done.stdout
+    assert "level streamed" in done.stderr
+
+
+def test_the_prompt_may_come_on_standard_input(network: Network) -> None:
+    done = network.chat("--temperature", "0", text="Where does a bear live?\n")
+
+    assert done.returncode == 0, done.stderr
+    assert "bear" in done.stdout
+
+
+def test_the_same_seed_gives_the_same_answer_whoever_serves(network: Network) -> None:
+    answers = [json.loads(network.chat("--json", "--seed", "7", STORY).stdout) for _ in range(3)]
+
+    assert len({answer["text"] for answer in answers}) == 1
+    assert answers[0]["finish_reason"] == "stop"
+    assert answers[0]["completion_tokens"] > 20
+
+
+def test_an_address_without_a_network_is_served_and_told_so(network: Network) -> None:
+    done = run("chat", "--router", network.address.partition("?")[0], "Hello!", env=network.env)
+
+    assert done.returncode == 0, done.stderr
+    assert "level capped at streamed" in done.stderr
+
+
+def test_more_clients_than_slots_are_all_served(network: Network) -> None:
+    with ThreadPoolExecutor(9) as pool:
+        done = list(pool.map(lambda number: network.chat("--json", "--seed", str(number), STORY), range(9)))
+
+    assert [item.returncode for item in done] == [0] * 9, [item.stderr for item in done]
+
+
+def test_an_engine_that_is_killed_goes_on_from_its_next_token(network: Network) -> None:
+    undisturbed = json.loads(network.chat("--json", "--seed", "kill", "--temperature", "1", STORY).stdout)
+    asking = subprocess.Popen(
+        [*P2PNODE, "chat", "--router", network.address, "--seed", "kill", "--temperature", "1", STORY],
+        env=network.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert asking.stdout is not None
+    first = os.read(asking.stdout.fileno(), 1)  # the answer has begun
+    for worker in engine_workers(network):
+        worker.kill()
+    text = (first + asking.stdout.read()).decode()
+    asking.stdout.close()
+
+    assert asking.wait(60) == 0
+    assert text.rstrip("\n") == undisturbed["text"]
+
+
+def engine_workers(network: Network) -> list[psutil.Process]:
+    found = psutil.Process(network.process.pid).children(recursive=True)
+    return [process for process in found if "p2pnode.engine.worker" in " ".join(process.cmdline())]
+
+
+def test_a_conversation_remembers_and_ctrl_c_stops_an_answer(network: Network) -> None:
+    with Terminal([*P2PNODE, "chat", "--router", network.address, "--seed", "a"], network.env) as terminal:
+        terminal.expect("> ")
+        terminal.type("Where does a fox live?\n")
+        assert "fox" in terminal.expect("\n> ")
+        terminal.type("And a bear?\n")
+        assert "bear" in terminal.expect("\n> ")
+        terminal.type(STORY + "\n")
+        terminal.expect(r"rabbit\.\r\n.*\w+ \w+")
+        terminal.type("\x03")
+        terminal.expect("> ")
+        terminal.type("\n")
+        assert terminal.wait() == 0
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self._screen, self._inside = pty.openpty()
+        self._process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=self._inside,
+            stdout=self._inside,
+            stderr=self._inside,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        self._seen = ""
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._screen)
+        os.close(self._inside)
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def expect(self, pattern: str, timeout_s: float = 30.0) -> str:
+        """Wait for a pattern; returns and forgets what was shown up to its end."""
+        end = time.monotonic() + timeout_s
+        while not (found := re.search(pattern, self._seen, re.DOTALL)):
+            left = end - time.monotonic()
+            assert left > 0 and select.select([self._screen], [], [], left)[0], f"no {pattern!r} in {self._seen!r}"
+            self._seen += os.read(self._screen, 4_096).decode(errors="replace")
+        shown, self._seen = self._seen[: found.end()], self._seen[found.end() :]
+        return shown
+
+    def wait(self) -> int:
+        return self._process.wait(20)
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_status_and_peers_of_a_running_node(network: Network) -> None:
+    log = network.nodes["router"]["log"]
+    folder = str(Path(str(log)).parent)
+
+    status = json.loads(run("status", "--json", "--state-dir", folder, env=network.env).stdout)
+    peers = json.loads(run("peers", "--json", "--state-dir", folder, env=network.env).stdout)
+
+    assert status["roles"] == ["router"]
+    assert [model["slots"] for model in status["models"]] == [12]
+    assert len(peers) >= 3
+
+
+def test_killing_the_parent_takes_every_node_down(tmp_path: Path, env: dict[str, str]) -> None:
+    network = start_testnet(tmp_path / "net", env)
+    assert network.process.stdout is not None
+    children = psutil.Process(network.process.pid).children(recursive=True)
+    assert len(children) >= 7  # four nodes and three engine workers
+
+    network.process.kill()
+    network.process.wait()
+    network.process.stdout.close()
+
+    assert psutil.wait_procs(children, timeout=20)[1] == []
