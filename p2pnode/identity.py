@@ -27,7 +27,7 @@ _PEER_ID_PREFIX = bytes.fromhex("002508021221")
 
 
 class KeystoreError(P2PNodeError):
-    """A key file that cannot be written, read or unlocked; the message says what to do next."""
+    """A key file that cannot be written, read or unlocked; its hint says what to do next."""
 
     code = "identity/keystore"
 
@@ -120,9 +120,13 @@ def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = S
             os.unlink(draft)
         _sync_directory(path.parent)
     except FileExistsError as error:
-        raise KeystoreError(f"{path} exists; name another file, or move this one away if its key is retired") from error
+        raise KeystoreError(
+            f"{path} exists", hint="name another file, or move this one away if its key is retired"
+        ) from error
     except OSError as error:
-        raise KeystoreError(f"cannot write {path}: {error.strerror}; check the folder and its permissions") from error
+        raise KeystoreError(
+            f"cannot write {path}: {error.strerror}", hint="check the folder and its permissions"
+        ) from error
 
 
 def read_keystore(path: Path, password: str) -> NodeKey:
@@ -130,23 +134,23 @@ def read_keystore(path: Path, password: str) -> NodeKey:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise KeystoreError(f"no key file at {path}; create one first, or correct the path") from error
+        raise KeystoreError(f"no key file at {path}", hint="create one first, or correct the path") from error
     except OSError as error:
-        raise KeystoreError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+        raise KeystoreError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     except ValueError as error:
-        raise KeystoreError(f"{path} is no keystore (not JSON); restore it from a backup") from error
+        raise KeystoreError(f"{path} is no keystore (not JSON)", hint="restore it from a backup") from error
     if not isinstance(document, dict) or document.get("version") != 3:
-        raise KeystoreError(f"{path} is no Web3 keystore of version 3; restore it from a backup")
+        raise KeystoreError(f"{path} is no Web3 keystore of version 3", hint="restore it from a backup")
     from eth_keyfile.keyfile import decode_keyfile_json
 
     try:
         secret = decode_keyfile_json(document, password.encode())
     except ValueError as error:
         if "MAC" not in str(error):
-            raise KeystoreError(f"{path} is damaged ({error}); restore it from a backup") from error
-        raise KeystoreError(f"wrong password for {path}; try again with the one it was created with") from error
+            raise KeystoreError(f"{path} is damaged ({error})", hint="restore it from a backup") from error
+        raise KeystoreError(f"wrong password for {path}", hint="try again with the one it was created with") from error
     except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
-        raise KeystoreError(f"{path} is damaged ({error!r}); restore it from a backup") from error
+        raise KeystoreError(f"{path} is damaged ({error!r})", hint="restore it from a backup") from error
     return NodeKey(secret)
 
 

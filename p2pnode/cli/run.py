@@ -56,7 +56,7 @@ async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
     from p2pnode.node import open_node
 
     def progress(what: str) -> None:
-        if not as_json:
+        if sys.stderr.isatty():
             print(paint(f"{what} …", "dim", sys.stderr), file=sys.stderr)
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -44,13 +44,15 @@ T = TypeVar("T")
 async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
     """Load a model in a process of its own. Raises ModelLoadError; errors of the block pass unwrapped."""
     engine = SupervisedEngine(config)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
             nursery.start_soon(engine.supervise)
             await engine.loaded()
             yield engine
-        except Exception as error:
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
             # Out of the nursery first: it would wrap the error in a group.
             failure = error
         engine.close("the engine is closed")

@@ -155,7 +155,7 @@ class Worker:
 
     def _embed(self, text: str) -> list[float]:
         tokens = self._model.tokenize(text, add_special=True, parse_special=False)
-        if not tokens:
+        if not text or not tokens:
             raise EngineError("an empty text has no embedding")
         if len(tokens) > self._model.context_tokens:
             raise PromptTooLong(

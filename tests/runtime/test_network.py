@@ -55,7 +55,10 @@ def run(*arguments: str, env: dict[str, str], text: str | None = None) -> subpro
 
 def start_testnet(folder: Path, env: dict[str, str]) -> Network:
     process = subprocess.Popen(
-        [*P2PNODE, "testnet", "up", "--json", "--folder", str(folder)], env=env, stdout=subprocess.PIPE, text=True
+        [*P2PNODE, "testnet", "up", "--json", "--slots", "2", "--folder", str(folder)],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     lines = []
@@ -232,7 +235,7 @@ def test_status_and_peers_of_a_running_node(network: Network) -> None:
     peers = json.loads(run("peers", "--json", "--state-dir", folder, env=network.env).stdout)
 
     assert status["roles"] == ["router"]
-    assert [model["slots"] for model in status["models"]] == [12]
+    assert [model["slots"] for model in status["models"]] == [6]
     assert len(peers) >= 3
 
 

@@ -50,7 +50,10 @@ class Listener:
                 address = parse_address(text)
                 sockets = await trio.open_tcp_listeners(address.port, host=address.host)
             except (ValueError, OSError) as error:
-                raise TransportError(f"cannot listen on {text}: {error}; choose another address or port") from error
+                raise TransportError(
+                    f"cannot listen on {text}: {error}",
+                    hint="choose another address or port; port 0 takes a free one",
+                ) from error
             for socket in sockets:
                 port = socket.socket.getsockname()[1]
                 host = socket.socket.getsockname()[0]

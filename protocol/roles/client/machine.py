@@ -5,11 +5,9 @@ bids, every frame against the chain that its own order began, and text is delive
 that covers it. Whatever the router does or does not do, every wish ends in exactly one terminal item.
 """
 
-from dataclasses import dataclass, field
-
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import ParameterError, RemoteProtocolError, TranscriptError
-from protocol.core.genesis import Genesis, parse_genesis
+from protocol.core.genesis import parse_genesis
 from protocol.core.ids import ZERO_DIGEST, Digest, NodeId, SessionId
 from protocol.core.machine import (
     Channel,
@@ -23,7 +21,6 @@ from protocol.core.machine import (
 )
 from protocol.core.signing import Sign, typed_digest, verify
 from protocol.messages.sessions import (
-    Assignment,
     ClientHello,
     CloseSession,
     OpenSession,
@@ -37,11 +34,9 @@ from protocol.messages.tasks import (
     CancelTask,
     EndReason,
     FrameMessage,
-    Prompt,
     SegmentStart,
     SubmitTask,
     TaskFailed,
-    TaskOrder,
 )
 from protocol.roles.client.events import (
     AskTask,
@@ -59,15 +54,13 @@ from protocol.roles.client.events import (
     TaskOver,
     TaskText,
 )
+from protocol.roles.client.orders import U32_MAX, WEI_MAX, find_fault, order_of, prompt_of
+from protocol.roles.client.state import Router, Session, Task
 from protocol.session.auction import verify_bid_set
 from protocol.session.lifecycle import (
-    Lifecycle,
+    TERMINAL_CODES,
     SessionFact,
-    SessionState,
     TaskFact,
-    TaskState,
-    session_lifecycle,
-    task_lifecycle,
 )
 from protocol.session.transcript import LaneVerifier, expect_segment, make_ack
 
@@ -75,39 +68,6 @@ HELLO_TIMEOUT_MS = 10_000
 GRACE_MS = 2_000
 """How much longer than the router the client waits: the router's own terminal event says more."""
 CANCEL_TIMEOUT_MS = 5_000
-
-
-@dataclass(slots=True)
-class _Router:
-    handle: Handle
-    node: NodeId
-    channel: Channel
-    expected_network: bytes | None
-    genesis: Genesis | None = None
-    sessions: dict[SessionId, "_Session"] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Session:
-    handle: Handle
-    id: SessionId
-    opening: SessionOpen
-    router: _Router
-    life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
-    assignment: Assignment | None = None
-    orders: int = 0
-    tasks: dict[int, "_Task"] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Task:
-    handle: Handle
-    order: TaskOrder
-    session: _Session
-    verifier: LaneVerifier
-    life: Lifecycle[TaskState, TaskFact] = field(default_factory=task_lifecycle)
-    acked: int = 0
-    frames: int = 0
 
 
 class ClientMachine:
@@ -120,10 +80,10 @@ class ClientMachine:
         self._client = client
         self._sign = sign
         self._numbers = ChannelNumbers()
-        self._routers: dict[NodeId, _Router] = {}
-        self._by_channel: dict[Channel, _Router] = {}
-        self._sessions: dict[Handle, _Session] = {}
-        self._tasks: dict[Handle, _Task] = {}
+        self._routers: dict[NodeId, Router] = {}
+        self._by_channel: dict[Channel, Router] = {}
+        self._sessions: dict[Handle, Session] = {}
+        self._tasks: dict[Handle, Task] = {}
         self._deadlines: Deadlines[tuple[str, Handle]] = Deadlines()
 
     def next_deadline(self) -> int | None:
@@ -157,12 +117,12 @@ class ClientMachine:
 
     def _connect(self, event: ConnectRouter, now_ms: int) -> list[object]:
         channel = self._numbers.take()
-        router = _Router(event.handle, event.router, channel, event.network)
+        router = Router(event.handle, event.router, channel, event.network)
         self._routers[event.router] = self._by_channel[channel] = router
         self._deadlines.set(("router", event.handle), now_ms + HELLO_TIMEOUT_MS)
         return [Open(channel, event.router, "client"), Send(channel, ClientHello())]
 
-    def _hello(self, router: _Router, hello: RouterHello) -> list[object]:
+    def _hello(self, router: Router, hello: RouterHello) -> list[object]:
         self._deadlines.clear(("router", router.handle))
         try:
             genesis = parse_genesis(hello.genesis)
@@ -176,10 +136,10 @@ class ClientMachine:
         router.genesis = genesis
         return [Deliver(router.handle, RouterReady(hello, genesis))]
 
-    def _refuse_router(self, router: _Router, why: str) -> list[object]:
+    def _refuse_router(self, router: Router, why: str) -> list[object]:
         return [Close(router.channel), *self._router_gone(router, "bad_request", f"the router is refused: {why}")]
 
-    def _router_gone(self, router: _Router, code: str, detail: str) -> list[object]:
+    def _router_gone(self, router: Router, code: str, detail: str) -> list[object]:
         self._by_channel.pop(router.channel, None)
         if self._routers.get(router.node) is router:
             del self._routers[router.node]
@@ -200,21 +160,22 @@ class ClientMachine:
             routers=(event.router,),
             model=event.model,
             lanes=1,
-            price_cap_wei=event.price_cap_wei,
+            price_cap_wei=min(event.price_cap_wei, WEI_MAX),
             tasks_max=event.tasks_max,
             expires_ms=now_ms + min(event.lifetime_ms, router.genesis.params.session_lifetime_ms_max),
             nonce=event.nonce,
             header=ZERO_DIGEST,
         )
         id_ = session_id(router.genesis.domain(), opening)
-        session = _Session(event.handle, id_, opening, router)
+        session = Session(event.handle, id_, opening, router)
         session.life.take(SessionFact.OPENED)
         session.life.take(SessionFact.ANNOUNCED)
         self._sessions[event.handle] = router.sessions[id_] = session
         self._deadlines.set(("session", event.handle), now_ms + event.timeout_ms + GRACE_MS)
-        return [Send(router.channel, OpenSession(opening, self._sign(id_), event.timeout_ms, event.tokens))]
+        timeout_ms, tokens = min(event.timeout_ms, U32_MAX), min(event.tokens, U32_MAX)
+        return [Send(router.channel, OpenSession(opening, self._sign(id_), timeout_ms, tokens))]
 
-    def _assigned(self, session: _Session, ready: SessionReady) -> list[object]:
+    def _assigned(self, session: Session, ready: SessionReady) -> list[object]:
         genesis, assignment = session.router.genesis, ready.assignment
         assert genesis is not None
         domain = genesis.domain()
@@ -227,11 +188,11 @@ class ClientMachine:
         item = SessionAssigned(session.id, assignment, auction)
         return [Deliver(session.handle, item)]
 
-    def _close(self, session: _Session, code: str, detail: str) -> list[object]:
+    def _close(self, session: Session, code: str, detail: str) -> list[object]:
         effects: list[object] = [Send(session.router.channel, CloseSession(session.id))]
         return effects + self._session_over(session, code, detail, 0)
 
-    def _session_over(self, session: _Session, code: str, detail: str, retry_after_ms: int) -> list[object]:
+    def _session_over(self, session: Session, code: str, detail: str, retry_after_ms: int) -> list[object]:
         effects: list[object] = []
         for task in list(session.tasks.values()):
             effects += self._task_over(task, TaskFact.FAILED, code, detail, retry_after_ms)
@@ -246,31 +207,30 @@ class ClientMachine:
     def _ask(self, event: AskTask, now_ms: int) -> list[object]:
         session = self._sessions.get(event.session)
         if session is None or session.assignment is None or session.router.genesis is None:
-            over = TaskOver(None, "session_expired", "the session is not open", 0, 0, 0)
-            return [Deliver(event.handle, over)]
+            return [self._refused(event.handle, "session_expired", "the session is not open")]
+        fault = find_fault(session.router.genesis.params, event)
+        if fault is not None:
+            return [self._refused(event.handle, "bad_request", fault)]
+        if session.orders >= session.opening.tasks_max:
+            return [self._refused(event.handle, "session_expired", "all orders of the session are used up")]
         session.orders += 1
         domain, assignment = session.router.genesis.domain(), session.assignment
-        prompt = Prompt(event.nonce, event.messages, event.sampling)
-        order = TaskOrder(
-            session=session.id,
-            task=session.orders,
-            home_epoch=0,
-            prompt=prompt.commitment(),
-            sampling=event.sampling.digest(),
-            seed=event.seed,
-            max_tokens=event.max_tokens,
-            cap_wei=session.opening.price_cap_wei * event.max_tokens,
-        )
+        prompt = prompt_of(event)
+        order = order_of(session, session.orders, event, prompt)
         expected = expect_segment(
             domain, order, 0, assignment.generations[0], assignment.miners[0], session.opening.model
         )
-        task = _Task(event.handle, order, session, LaneVerifier(domain, expected))
+        task = Task(event.handle, order, session, LaneVerifier(domain, expected))
         task.life.take(TaskFact.ORDERED)
         task.life.take(TaskFact.STARTED)
         self._tasks[event.handle] = session.tasks[order.task] = task
         self._deadlines.set(("task", event.handle), now_ms + event.timeout_ms + GRACE_MS)
         signature = self._sign(typed_digest(domain, order))
         return [Send(session.router.channel, SubmitTask(order, signature, prompt, event.timeout_ms))]
+
+    @staticmethod
+    def _refused(handle: Handle, code: str, detail: str) -> Deliver:
+        return Deliver(handle, TaskOver(None, code, detail, 0, 0, 0))
 
     def _cancel(self, handle: Handle, now_ms: int) -> list[object]:
         task = self._tasks.get(handle)
@@ -281,12 +241,12 @@ class ClientMachine:
         self._deadlines.set(("task", handle), limit if at is None else min(at, limit))
         return [Send(task.session.router.channel, CancelTask(task.session.id, task.order.task))]
 
-    def _head(self, task: _Task, message: SegmentStart) -> list[object]:
+    def _head(self, task: Task, message: SegmentStart) -> list[object]:
         task.verifier.begin(message.head)
         task.life.take(TaskFact.HEAD)
         return [Deliver(task.handle, TaskHead(message.head))]
 
-    def _frame(self, task: _Task, message: FrameMessage) -> list[object]:
+    def _frame(self, task: Task, message: FrameMessage) -> list[object]:
         task.verifier.take(message)
         task.frames += 1
         effects: list[object] = []
@@ -305,14 +265,26 @@ class ClientMachine:
         fact = TaskFact.CANCELLED_END if message.end.reason is EndReason.CANCELLED else TaskFact.END
         return effects + self._task_over(task, fact, "", "", 0)
 
-    def _task_over(self, task: _Task, fact: TaskFact, code: str, detail: str, retry_after_ms: int) -> list[object]:
+    def _task_over(self, task: Task, fact: TaskFact, code: str, detail: str, retry_after_ms: int) -> list[object]:
+        # Spec: [TASK-TERMINAL.1]
         task.life.take(fact)
         self._tasks.pop(task.handle, None)
         task.session.tasks.pop(task.order.task, None)
         self._deadlines.clear(("task", task.handle))
         end = task.verifier.end if fact is not TaskFact.FAILED else None
+        if end is None and code != "transcript_broken" and task.verifier.head is not None:
+            # Whoever is to blame, what was shown is not the whole answer.
+            detail = f"{detail} ({self._cut(task.verifier)})"
         over = TaskOver(end, code, detail, retry_after_ms, task.verifier.index, task.frames)
         return [Deliver(task.handle, over)]
+
+    @staticmethod
+    def _cut(verifier: LaneVerifier) -> str:
+        try:
+            verifier.finish()
+        except TranscriptError as error:
+            return str(error)
+        raise AssertionError("a task with a signed end does not fail")
 
     # What the router says
 
@@ -335,15 +307,15 @@ class ClientMachine:
         why = f"the router sent {type(message).__name__} out of place"
         return [Close(router.channel), *self._router_gone(router, "router_lost", why)]
 
-    def _about_session(self, router: _Router, message: SessionReady | SessionEnded) -> list[object]:
+    def _about_session(self, router: Router, message: SessionReady | SessionEnded) -> list[object]:
         session = router.sessions.get(SessionId(Digest(message.session)))
         if session is None:
             return []
         if isinstance(message, SessionReady):
             return self._assigned(session, message)
-        return self._session_over(session, message.code, message.detail, message.retry_after_ms)
+        return self._session_over(session, _known(message.code), message.detail, message.retry_after_ms)
 
-    def _about_task(self, router: _Router, message: SegmentStart | FrameMessage | TaskFailed) -> list[object]:
+    def _about_task(self, router: Router, message: SegmentStart | FrameMessage | TaskFailed) -> list[object]:
         name = message.head if isinstance(message, SegmentStart) else message
         session = router.sessions.get(SessionId(Digest(name.session)))
         task = session.tasks.get(name.task) if session else None
@@ -358,13 +330,14 @@ class ClientMachine:
         except TranscriptError as error:
             over = self._task_over(task, TaskFact.FAILED, "transcript_broken", str(error), 0)
             return [*over, *self._close(session, "transcript_broken", str(error))]
-        return self._task_over(task, TaskFact.FAILED, message.code, message.detail, message.retry_after_ms)
+        code = _known(message.code)
+        return self._task_over(task, TaskFact.FAILED, code, message.detail, message.retry_after_ms)
 
     def _expire(self, now_ms: int) -> list[object]:
         effects: list[object] = []
         for kind, handle in self._deadlines.due(now_ms):
             if kind == "router":
-                router = next((r for r in self._routers.values() if r.handle == handle), None)
+                router = next((r for r in self._by_channel.values() if r.handle == handle), None)
                 if router is not None:
                     effects += [Close(router.channel), *self._router_gone(router, "router_lost", "no greeting in time")]
             elif kind == "session" and handle in self._sessions:
@@ -374,3 +347,7 @@ class ClientMachine:
                 detail = "no terminal event from the router in time"
                 effects += self._task_over(task, TaskFact.FAILED, "deadline_exceeded", detail, 0)
         return effects
+
+
+def _known(code: str) -> str:
+    return code if code in TERMINAL_CODES else "router_lost"

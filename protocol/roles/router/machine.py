@@ -34,9 +34,11 @@ from protocol.messages.sessions import (
     OpenSession,
     RouterHello,
     SessionEnded,
+    SessionOpen,
     session_id,
 )
 from protocol.messages.tasks import AckMessage, CancelTask, FrameMessage, SegmentStart, SubmitTask, TaskFailed
+from protocol.roles.router.admission import RETRY_AFTER_MS, Refusal, find_fault, find_shortage
 from protocol.roles.router.relay import Relay, TaskName
 from protocol.roles.router.rounds import RoundName, Rounds
 from protocol.roles.router.state import Measured, RouterSettings, Session
@@ -62,10 +64,12 @@ class RouterMachine:
         self._measured: OrderedDict[NodeId, Measured] = OrderedDict()
         self._sessions: dict[SessionId, Session] = {}
         self._queue = FairQueue(params)
-        self._rounds_open: set[SessionId] = set()
+        self._rounds_open: dict[SessionId, None] = {}
+        """Sessions that look for miners, the longest first."""
         self._peers: dict[Channel, NodeId] = {}
-        self._clients: dict[Channel, set[SessionId]] = {}
-        self._bidders: set[Channel] = set()
+        self._clients: dict[Channel, dict[SessionId, None]] = {}
+        self._bidders: Deadlines[Channel] = Deadlines()
+        """Streams that a bid is due on; each ends with its receipt."""
         self._miners: dict[Channel, SessionId] = {}
         self._round_deadlines: Deadlines[RoundName] = Deadlines()
         self._task_deadlines: Deadlines[TaskName] = Deadlines()
@@ -85,14 +89,20 @@ class RouterMachine:
 
     def next_deadline(self) -> int | None:
         """The earliest of rounds, tasks, sessions and the queue."""
-        clocks = (self._round_deadlines.next(), self._task_deadlines.next(), self._session_deadlines.next())
+        clocks = (
+            self._round_deadlines.next(),
+            self._task_deadlines.next(),
+            self._session_deadlines.next(),
+            self._bidders.next(),
+            self._rounds.assigned.next(),
+        )
         return min((at for at in clocks if at is not None), default=None)
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever a peer sent."""
         match event:
             case ChannelOpened():
-                return self._opened(event)
+                return self._opened(event, now_ms)
             case Received():
                 return self._received(event, now_ms)
             case ChannelClosed():
@@ -114,22 +124,22 @@ class RouterMachine:
 
     # Channels
 
-    def _opened(self, event: ChannelOpened) -> list[object]:
-        held = self._clients if event.protocol == "client" else self._bidders
-        if len(held) >= 2 * self._params.sessions_per_router_max:
+    def _opened(self, event: ChannelOpened, now_ms: int) -> list[object]:
+        held = len(self._clients if event.protocol == "client" else self._bidders)
+        if held >= 2 * self._params.sessions_per_router_max:
             return [Close(event.channel)]
         self._peers[event.channel] = event.peer
         if event.protocol == "client":
-            self._clients[event.channel] = set()
+            self._clients[event.channel] = {}
         else:
-            self._bidders.add(event.channel)
+            self._bidders.set(event.channel, now_ms + self._params.announcement_lifetime_ms)
         return []
 
     def _received(self, event: Received, now_ms: int) -> list[object]:
         try:
             if event.channel in self._clients:
                 return self._from_client(event, now_ms)
-            if event.channel in self._bidders:
+            if self._bidders.at(event.channel) is not None:
                 return self._from_bidder(event, now_ms)
             if event.channel in self._miners:
                 return self._from_miner(event, now_ms)
@@ -149,9 +159,13 @@ class RouterMachine:
     def _closed(self, event: ChannelClosed, now_ms: int) -> list[object]:
         channel = event.channel
         self._peers.pop(channel, None)
-        self._bidders.discard(channel)
+        self._bidders.clear(channel)
         effects: list[object] = []
-        for session in list(self._clients.pop(channel, ())):
+        left = self._clients.pop(channel, {})
+        for session in left:
+            # All leave the queue before the first one's end starts a round for another.
+            self._queue.remove(session)
+        for session in left:
             effects += self._end(self._sessions[session], "router_lost", "the client left", now_ms, tell=False)
         miner_of = self._miners.pop(channel, None)
         if miner_of is not None and miner_of in self._sessions:
@@ -202,7 +216,7 @@ class RouterMachine:
         opening = message.opening
         id_ = session_id(self._domain, opening)
         verify(id_, message.signature, opening.client, "the session")
-        refusal = self._refusal(channel, id_, message, now_ms)
+        refusal = self._refusal(channel, id_, opening, now_ms)
         if refusal is not None:
             return [Send(channel, SessionEnded(id_, *refusal))]
         timeout_ms = min(message.timeout_ms, self._params.task_deadline_ms_max)
@@ -217,31 +231,18 @@ class RouterMachine:
             detail = "the router's queue is full or too slow for the time given"
             return [Send(channel, SessionEnded(id_, outcome.code, detail, outcome.retry_after_ms))]
         self._sessions[id_] = session
-        self._clients[channel].add(id_)
+        self._clients[channel][id_] = None
         self._session_deadlines.set(id_, session.deadline_ms)
         return self._pump(now_ms)
 
-    def _refusal(
-        self, channel: Channel, id_: SessionId, message: OpenSession, now_ms: int
-    ) -> tuple[str, str, int] | None:
-        opening, params = message.opening, self._params
-        if self._settings.node not in opening.routers:
-            return ("bad_request", "the session does not name this router", 0)
+    def _refusal(self, channel: Channel, id_: SessionId, opening: SessionOpen, now_ms: int) -> Refusal | None:
         if id_ in self._sessions:
             return ("bad_request", "the session is open already", 0)
-        if not now_ms - params.clock_skew_ms_max < opening.expires_ms <= now_ms + params.session_lifetime_ms_max:
-            return ("bad_request", "expires_ms is past or too far ahead", 0)
-        if opening.lanes != 1:
-            return ("bad_request", "this router serves sessions of one lane", 0)
-        if not 0 < opening.tasks_max <= params.tasks_per_session_max:
-            return ("bad_request", f"tasks_max must be from 1 to {params.tasks_per_session_max}", 0)
-        if len(self._clients[channel]) >= params.sessions_per_client_max:
-            return ("rate_limited", "this client has too many sessions open", 1_000)
-        if len(self._sessions) >= params.sessions_per_router_max:
-            return ("queue_full", "the router holds as many sessions as it may", 1_000)
-        if not self._book.pool(ModelDigest(opening.model)):
-            return ("model_not_found", f"no known miner serves model {opening.model.hex()[:16]}", 0)
-        return None
+        fault = find_fault(self._params, self._settings.node, opening, now_ms)
+        if fault is not None:
+            return fault
+        pool = self._book.pool(ModelDigest(opening.model))
+        return find_shortage(self._params, opening, len(self._clients[channel]), len(self._sessions), pool)
 
     # Rounds
 
@@ -254,7 +255,7 @@ class RouterMachine:
                 break
             session = self._sessions.get(SessionId(Digest(item.key)))
             if session is not None:
-                self._rounds_open.add(session.id)
+                self._rounds_open[session.id] = None
                 effects += self._rounds.announce(session, now_ms)
         return effects
 
@@ -262,11 +263,13 @@ class RouterMachine:
         if not isinstance(event.message, Envelope):
             raise RemoteProtocolError("a bid comes in an envelope")
         session = self._session_of_bid(event.message)
-        if session is None:
-            raise RemoteProtocolError("bids for that session are closed")
+        if session is None or session.life.state is not SessionState.BIDDING:
+            # Nobody's fault: others were faster, or the client left.
+            return [*self._closed(ChannelClosed(event.channel, "bids are closed"), now_ms), Close(event.channel)]
         peer = self._peers[event.channel]
         receipt, effects = self._rounds.take_bid(session, peer, event.message, now_ms)
-        return [Send(event.channel, receipt), *self._watch(session, effects)]
+        self._closed(ChannelClosed(event.channel, "answered"), now_ms)
+        return [Send(event.channel, receipt), Close(event.channel), *self._watch(session, effects)]
 
     def _session_of_bid(self, envelope: Envelope) -> Session | None:
         # The session id is read before the signature is checked: it only says where to look.
@@ -281,11 +284,11 @@ class RouterMachine:
         match message:
             case LeaseGrant() if session.round is not None and session.round.channel == event.channel:
                 effects = self._rounds.granted(session, message)
-                self._rounds_open.discard(session.id)
+                self._rounds_open.pop(session.id, None)
                 self._session_deadlines.set(session.id, session.opening.expires_ms)
                 return effects + self._pump(now_ms)
             case LeaseBusy() if session.round is not None and session.round.channel == event.channel:
-                self._miners.pop(event.channel)
+                self._forget_miner(event.channel)
                 return [Close(event.channel), *self._watch(session, self._rounds.refused(session, now_ms, message))]
             case LeaseRelease() if session.lease is not None:
                 return self._end(session, "session_expired", "the miner ended the idle lease", now_ms)
@@ -323,22 +326,21 @@ class RouterMachine:
             effects += told
             ended = SessionEnded(session.id, code, detail[:1_024], retry_after_ms)
             effects.append(Send(session.client, ended, key=session.id))
-        if session.lease is not None and code != "miner_lost":
+        if session.lease is not None and session.lease.channel in self._miners:
             effects += [
                 Send(session.lease.channel, LeaseRelease(session.id), key=session.id),
                 Close(session.lease.channel, key=session.id),
             ]
         for held in (session.lease, session.round):
             if held is not None and held.channel is not None:
-                self._miners.pop(held.channel, None)
-                self._peers.pop(held.channel, None)
+                self._forget_miner(held.channel)
         session.life.take(SessionFact.ENDED)
         del self._sessions[session.id]
         self._queue.remove(session.id)
-        self._rounds_open.discard(session.id)
+        self._rounds_open.pop(session.id, None)
         self._session_deadlines.clear(session.id)
         if session.client in self._clients:
-            self._clients[session.client].discard(session.id)
+            self._clients[session.client].pop(session.id, None)
         return effects + self._wake(now_ms) + self._pump(now_ms)
 
     def _wake(self, now_ms: int) -> list[object]:
@@ -358,7 +360,7 @@ class RouterMachine:
                 effects += self._end(session, "session_expired", "the session's lifetime is over", now_ms)
             elif session is not None:
                 detail = "no miner had a free slot in time"
-                effects += self._end(session, "no_capacity", detail, now_ms, retry_after_ms=1_000)
+                effects += self._end(session, "no_capacity", detail, now_ms, retry_after_ms=RETRY_AFTER_MS)
         for kind, name in self._round_deadlines.due(now_ms):
             session = self._sessions.get(name)
             if session is not None:
@@ -366,8 +368,11 @@ class RouterMachine:
         for kind, raw, number in self._task_deadlines.due(now_ms):
             session = self._sessions.get(SessionId(Digest(raw)))
             if session is not None:
-                effects += self._relay.overdue(kind, session, number, now_ms)
-        return effects
+                effects += self._task_due(kind, session, number, now_ms)
+        for channel in self._bidders.due(now_ms):
+            self._peers.pop(channel, None)
+            effects.append(Close(channel))
+        return effects + self._rounds.forget_expired(now_ms)
 
     def _round_due(self, kind: str, session: Session, now_ms: int) -> list[object]:
         if kind == "bids":
@@ -376,9 +381,21 @@ class RouterMachine:
             return self._rounds.announce(session, now_ms)
         assert session.round is not None and session.round.channel is not None
         channel = session.round.channel
+        self._forget_miner(channel)
+        return [Close(channel), *self._rounds.refused(session, now_ms, "no answer to the lease request")]
+
+    def _task_due(self, kind: str, session: Session, number: int, now_ms: int) -> list[object]:
+        lease = session.lease
+        if kind != "frame" or lease is None:
+            return self._relay.overdue(session, number, now_ms)
+        # Whoever falls silent once would be asked again by the session's next order.
+        self._measurement_of(lease.miner).failed()
+        note = Note("router.miner-stalled", (("miner", lease.miner.hex()), ("task", number)))
+        return [note, *self._end(session, "miner_lost", "the miner sent nothing for too long", now_ms)]
+
+    def _forget_miner(self, channel: Channel) -> None:
         self._miners.pop(channel, None)
         self._peers.pop(channel, None)
-        return [Close(channel), *self._rounds.refused(session, now_ms, "no answer to the lease request")]
 
     def _measurement_of(self, miner: NodeId) -> Measured:
         measured = self._measured.get(miner)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NodeId
-from protocol.core.machine import Note, Send
+from protocol.core.machine import Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain, typed_digest, verify
 from protocol.messages.tasks import (
@@ -24,11 +24,15 @@ from protocol.messages.tasks import (
     TaskFailed,
 )
 from protocol.roles.router.state import Measured, Session, Task
-from protocol.session.lifecycle import TaskFact, TaskState
+from protocol.session.lifecycle import TERMINAL_CODES, TaskFact, TaskState
 from protocol.session.transcript import LaneVerifier, expect_segment
 
 TaskName = tuple[str, bytes, int]
 """("task" | "frame", session, task number): a task's own deadline, and the wait for its next frame."""
+
+CANCEL_TIMEOUT_MS = 3_000
+"""A miner ends a cancelled task within this; less than the client's own patience, so that it learns why."""
+RETRY_AFTER_MS_MAX = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,8 @@ class Relay:
             task.first_ms = now_ms
         effects: list[object] = [Send(session.client, message, key=session.id)]
         if message.end is None:
-            self.deadlines.set(("frame", session.id, task.number), now_ms + self.params.frame_gap_timeout_ms)
+            if not task.cancelled:
+                self.deadlines.set(("frame", session.id, task.number), now_ms + self.params.frame_gap_timeout_ms)
             return effects
         lease = session.lease
         if lease is not None and message.end.reason is not EndReason.CANCELLED:
@@ -138,13 +143,27 @@ class Relay:
         task = session.tasks.get(message.task)
         if task is None:
             return []
+        if task.life.state is TaskState.QUEUED:
+            raise RemoteProtocolError("a failure of an order that was not handed over")
         if message.code not in ("cancelled", "ack_timeout", "prompt_too_long", "bad_request") and session.lease:
             self.measured(session.lease.miner).failed()
-        return self.fail(session, task, message.code, message.detail, now_ms)
+        code = message.code if message.code in TERMINAL_CODES else "engine_failed"
+        retry_after_ms = min(message.retry_after_ms, RETRY_AFTER_MS_MAX)
+        return self.fail(session, task, code, message.detail, now_ms, retry_after_ms)
 
     def ack(self, session: Session, message: AckMessage) -> list[object]:
-        """A client's ack on its way to the miner, who checks it."""
-        return [Send(session.lease.channel, message, key=session.id)] if session.lease else []
+        """A client's ack on its way to the miner, who checks what it says.
+
+        Raises RemoteProtocolError unless it is the client's and for this lease: a miner drops a router that
+        relays anything else. Spec: [ACK-SIGNED.1]
+        """
+        ack, lease = message.ack, session.lease
+        if lease is None:
+            return []
+        verify(typed_digest(self.domain, ack), message.signature, session.opening.client, "the ack")
+        if ack.generation != lease.generation:
+            raise RemoteProtocolError("the ack is for another generation")
+        return [Send(lease.channel, message, key=session.id)]
 
     def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
         """The client wants no more of a task."""
@@ -154,13 +173,18 @@ class Relay:
         task.cancelled = True
         if task.life.state is TaskState.QUEUED or session.lease is None:
             return self.fail(session, task, "cancelled", "cancelled before it started", now_ms)
+        frame = ("frame", session.id, task.number)
+        limit_ms = now_ms + CANCEL_TIMEOUT_MS
+        self.deadlines.set(frame, min(limit_ms, self.deadlines.at(frame) or limit_ms))
         return [Send(session.lease.channel, message, key=session.id)]
 
-    def fail(self, session: Session, task: Task, code: str, detail: str, now_ms: int) -> list[object]:
-        """End a task for the client without a signed end, and go on with the next."""
+    def fail(
+        self, session: Session, task: Task, code: str, detail: str, now_ms: int, retry_after_ms: int = 0
+    ) -> list[object]:
+        """End a task for the client without a signed end, and go on with the next. Spec: [TASK-TERMINAL.1]"""
         task.life.take(TaskFact.FAILED)
         self._drop(session, task)
-        return [self._failed(session, task.number, code, detail, 0), *self.advance(session, now_ms)]
+        return [self._failed(session, task.number, code, detail, retry_after_ms), *self.advance(session, now_ms)]
 
     def fail_all(self, session: Session, code: str, detail: str) -> list[object]:
         """End every task of a session that is over."""
@@ -171,22 +195,15 @@ class Relay:
             effects.append(self._failed(session, task.number, code, detail, 0))
         return effects
 
-    def overdue(self, kind: str, session: Session, number: int, now_ms: int) -> list[object]:
-        """A task's deadline passed, or its next frame did not come in time."""
+    def overdue(self, session: Session, number: int, now_ms: int) -> list[object]:
+        """A task's own deadline passed."""
         task, lease = session.tasks.get(number), session.lease
         if task is None:
             return []
-        started = task.life.state is not TaskState.QUEUED
         effects: list[object] = []
-        if lease is not None and started:
+        if lease is not None and task.life.state is not TaskState.QUEUED:
             effects.append(Send(lease.channel, CancelTask(session.id, number), key=session.id))
-        if kind == "frame" and lease is not None:
-            self.measured(lease.miner).failed()
-            effects.append(Note("router.miner-stalled", (("miner", lease.miner.hex()), ("task", number))))
-        code, detail = ("deadline_exceeded", "the request's deadline passed")
-        if kind == "frame":
-            code, detail = ("miner_lost", "the miner sent nothing for too long")
-        return effects + self.fail(session, task, code, detail, now_ms)
+        return effects + self.fail(session, task, "deadline_exceeded", "the request's deadline passed", now_ms)
 
     def _drop(self, session: Session, task: Task) -> None:
         self.deadlines.clear(("task", session.id, task.number))

@@ -6,7 +6,7 @@ pick. A miner alone decides over its slots, so a busy one just moves the questio
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
@@ -54,6 +54,8 @@ class Rounds:
     deadlines: Deadlines[RoundName]
     measured: Callable[[NodeId], Measured]
     assignment_numbers: dict[SessionId, int]
+    assigned: Deadlines[SessionId] = field(default_factory=Deadlines)
+    """When the number of a session need not be remembered any more."""
 
     def announce(self, session: Session, now_ms: int) -> list[object]:
         """Start a round."""
@@ -133,13 +135,20 @@ class Rounds:
         return [Open(current.channel, miner, "task"), Send(current.channel, request)]
 
     def granted(self, session: Session, grant: LeaseGrant) -> list[object]:
-        """The miner holds a slot: assign, durably numbered, and tell the client. Spec: [ASSIGN-NUMBER.1]"""
+        """The miner holds a slot: assign, durably numbered, and tell the client.
+
+        Raises RemoteProtocolError for a grant of another session. Spec: [ASSIGN-NUMBER.1] [MACHINE-PERSIST.1]
+        """
+        if grant.session != session.id:
+            raise RemoteProtocolError("the grant is for another session")
         current = session.round
         assert current is not None and current.bid_set is not None
         assert current.asked is not None and current.channel is not None
         self.deadlines.clear(("lease", session.id))
         number = self.assignment_numbers.get(session.id, 0) + 1
         self.assignment_numbers[session.id] = number
+        # After this no router takes the SessionOpen again.
+        self.assigned.set(session.id, session.opening.expires_ms + self.params.clock_skew_ms_max)
         assignment = Assignment(
             session=session.id,
             number=number,
@@ -157,6 +166,14 @@ class Rounds:
             Persist(session.id, (record,)),
             Send(session.client, SessionReady(session.id, assignment, signature, current.bid_set), key=session.id),
         ]
+
+    def forget_expired(self, now_ms: int) -> list[object]:
+        """Drop the numbers of sessions that nobody can open again."""
+        effects: list[object] = []
+        for session in self.assigned.due(now_ms):
+            self.assignment_numbers.pop(session, None)
+            effects.append(Persist(session, ((_record_name(session), None),)))
+        return effects
 
     def refused(self, session: Session, now_ms: int, why: LeaseBusy | str) -> list[object]:
         """The miner asked said no, did not answer, or is gone."""
@@ -188,4 +205,8 @@ class Rounds:
 
 def assignment_record(session: Session, number: int) -> tuple[bytes, bytes]:
     """What is durable before an assignment leaves: its number, kept until the session expires."""
-    return (b"assignment/" + session.id, number.to_bytes(8, "big") + session.opening.expires_ms.to_bytes(8, "big"))
+    return (_record_name(session.id), number.to_bytes(8, "big") + session.opening.expires_ms.to_bytes(8, "big"))
+
+
+def _record_name(session: SessionId) -> bytes:
+    return b"assignment/" + session

@@ -70,7 +70,13 @@ async def test_a_message_with_a_bad_key(attack: Any, tools: Any) -> None:
     stream = await attack.raw_stream(tools.MESHSUB)
     hashed_id = bytes.fromhex("1220") + bytes(32)
     good = _message(tools, tools.key(3), b"x")
-    for from_id, key in [(hashed_id, b"\xff\xff\xff"), (hashed_id, b""), (b"", b""), (bytes(39), b"\x01"), (b"\0", b"")]:
+    for from_id, key in [
+        (hashed_id, b"\xff\xff\xff"),
+        (hashed_id, b""),
+        (b"", b""),
+        (bytes(39), b"\x01"),
+        (b"\0", b""),
+    ]:
         bad = rpc_pb2.Message(
             data=b"x", topicIDs=[tools.TOPIC], from_id=from_id, seqno=bytes(8), key=key, signature=good.signature
         )
@@ -100,7 +106,7 @@ async def test_forged_and_malformed_messages_are_not_delivered(attack: Any, tool
         _message(tools, author, b"no topic", topicIDs=[]),
         _message(tools, author, b"unknown topic", topicIDs=["made up"]),
         _message(tools, author, bytes(GOSSIP_BYTES_MAX + 1)),
-        _message(tools, author, b"short seqno", seqno=1, **{}) if False else _short_seqno(tools, author),
+        _message(tools, author, b"short seqno", seqno=1) if False else _short_seqno(tools, author),
     ]:
         await stream.write(_encode(rpc_pb2.RPC(publish=[bad])))
     await stream.write(_encode(rpc_pb2.RPC(publish=[_message(tools, author, b"good")])))

@@ -1,0 +1,40 @@
+"""Whether a router takes a session at all, before it waits in the queue."""
+
+from protocol.core.ids import NodeId
+from protocol.core.params import Params
+from protocol.messages.sessions import SessionOpen
+
+Refusal = tuple[str, str, int]
+"""(terminal code, detail, retry_after_ms)."""
+
+RETRY_AFTER_MS = 1_000
+
+
+def find_fault(params: Params, router: NodeId, opening: SessionOpen, now_ms: int) -> Refusal | None:
+    """What is wrong with a SessionOpen itself; asking again will not help."""
+    if router not in opening.routers:
+        return ("bad_request", "the session does not name this router", 0)
+    if not now_ms - params.clock_skew_ms_max < opening.expires_ms <= now_ms + params.session_lifetime_ms_max:
+        return ("bad_request", "expires_ms is past or too far ahead", 0)
+    if opening.lanes != 1:
+        return ("bad_request", "this router serves sessions of one lane", 0)
+    if not 0 < opening.tasks_max <= params.tasks_per_session_max:
+        return ("bad_request", f"tasks_max must be from 1 to {params.tasks_per_session_max}", 0)
+    return None
+
+
+def find_shortage(params: Params, opening: SessionOpen, of_client: int, of_router: int, pool: int) -> Refusal | None:
+    """What the router lacks for it now.
+
+    Args:
+        of_client: Sessions that the client's connection holds.
+        of_router: Sessions that the router holds.
+        pool: Miners of the model that the router knows.
+    """
+    if of_client >= params.sessions_per_client_max:
+        return ("rate_limited", "this client has too many sessions open", RETRY_AFTER_MS)
+    if of_router >= params.sessions_per_router_max:
+        return ("queue_full", "the router holds as many sessions as it may", RETRY_AFTER_MS)
+    if not pool:
+        return ("model_not_found", f"no known miner serves model {opening.model.hex()[:16]}", 0)
+    return None
