@@ -20,6 +20,8 @@ from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Receive
 OUTBOX_MESSAGES_MAX = 1_024
 OUTBOX_BYTES_MAX = 4 << 20
 OPEN_TIMEOUT_MS = 5_000
+DRAIN_S = 10.0
+"""What was sent before a Close may take this long to leave; then the stream is reset."""
 
 Dispatch = Callable[[object], None]
 
@@ -76,6 +78,7 @@ class Channels:
         outbox = self._outboxes.pop(channel, None)
         if outbox is not None:
             outbox.closing = True
+            outbox.scope.deadline = trio.current_time() + DRAIN_S
             outbox.wake.set()
 
     async def serve(self, protocol: str, stream: Stream) -> None:
@@ -102,7 +105,7 @@ class Channels:
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(2):
-                await (stream.reset() if outbox.dead else stream.close())
+                await (stream.reset() if outbox.dead or outbox.frames else stream.close())
 
     async def _send(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
         while True:

@@ -53,8 +53,9 @@ OPEN_TIMEOUT_MS = 30_000
 TASK_TIMEOUT_MS = 300_000
 SESSION_LIFETIME_MS = 3_600_000
 PRICE_CAP_WEI = 10**15
-ITEMS_MAX = 40_000
-"""More than an order's tokens can make, whatever a router sends: the machine takes none beyond max_tokens."""
+ITEMS_MAX = 8
+"""Of a router or session: one when it stands, one when it ends. Of an answer, one for each token more: the machine
+takes none beyond max_tokens, whatever a router sends."""
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ class Session:
     ) -> AsyncIterator[Answer]:
         """Order an answer. ``seed``: 32 bytes; the same seed and prompt give the same tokens on one build."""
         turns = (PromptMessage("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
-        handle, items = self._client.new_handle()
+        handle, items = self._client.new_handle(max_tokens)
         ask = AskTask(
             handle=handle,
             session=self._handle,
@@ -288,10 +289,10 @@ class LightClient:
         """Hand the machine a wish."""
         self._driver.dispatch(event)
 
-    def new_handle(self) -> tuple[int, trio.MemoryReceiveChannel[Item]]:
+    def new_handle(self, tokens: int = 0) -> tuple[int, trio.MemoryReceiveChannel[Item]]:
         """A handle and where its items arrive."""
         handle = next(self._handles)
-        send, receive = trio.open_memory_channel[Item](ITEMS_MAX)
+        send, receive = trio.open_memory_channel[Item](ITEMS_MAX + max(tokens, 0))
         self._items[handle] = send
         return handle, receive
 

@@ -59,7 +59,7 @@ Perform = Callable[[object], None]
 
 
 class Driver:
-    """Runs one machine. Used through :func:`open_driver`."""
+    """Runs one machine. Used through :func:`open_driver`. Spec: [MACHINE-PERSIST.1]"""
 
     def __init__(
         self,
@@ -78,6 +78,8 @@ class Driver:
         self._genesis = genesis
         self._nursery = nursery
         self._channels = Channels(transport, nursery, self.dispatch)
+        self._events: deque[object] = deque()
+        self._handling = False
         self._held: dict[Key, deque[object]] = {}
         self._publish: deque[Publish] = deque()
         self._publish_wake = trio.Event()
@@ -85,9 +87,20 @@ class Driver:
         self._armed: int | None = None
 
     def dispatch(self, event: object) -> None:
-        """Hand the machine an event and execute what it asks for."""
-        for effect in self.machine.handle(event, self._clock()):
-            self._execute(effect)
+        """Hand the machine an event and execute what it asks for.
+
+        What happens while effects are executed, as when a send finds its channel full, waits for its turn.
+        """
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                for effect in self.machine.handle(self._events.popleft(), self._clock()):
+                    self._execute(effect)
+        finally:
+            self._handling = False
         deadline = self.machine.next_deadline()
         if deadline is not None and (self._armed is None or deadline < self._armed):
             self._timer_wake.set()

@@ -92,3 +92,5 @@ class Generations:
                     self._dispatch(Produced(key, ids, tuple(token.text for token in event.tokens)))
                 case Finished():
                     self._dispatch(Generated(key, _REASONS[event.reason], event.cached_tokens))
+                    return
+        raise EngineError("the engine stopped without an end")

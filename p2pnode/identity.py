@@ -11,10 +11,10 @@ from pathlib import Path
 
 import base58
 from coincurve import PrivateKey, PublicKey
-from eth_hash.auto import keccak
 
 from protocol.core.errors import P2PNodeError
 from protocol.core.ids import NodeId, Signature
+from protocol.core.signing import node_id_of_public_key
 
 SCRYPT_N_STANDARD = 1 << 18
 """Work of unlocking a keystore on a real network: about a second and 256 MiB."""
@@ -42,7 +42,7 @@ class NodeKey:
             self._key = PrivateKey(secret)
         except ValueError as error:
             raise KeystoreError("a node key is 32 bytes between 1 and the order of secp256k1, exclusive") from error
-        self.node_id: NodeId = node_id_of_public_key(self.public_key)
+        self.node_id: NodeId = node_id_of_key(self.public_key)
 
     @classmethod
     def generate(cls) -> "NodeKey":
@@ -75,10 +75,9 @@ class NodeKey:
         return Signature(signature[:64] + bytes([signature[64] + 27]))
 
 
-def node_id_of_public_key(public_key: bytes) -> NodeId:
-    """The EVM address of a secp256k1 public key in either form. Raises ValueError if it is none."""
-    uncompressed = PublicKey(public_key).format(compressed=False)
-    return NodeId(keccak(uncompressed[1:])[12:])
+def node_id_of_key(public_key: bytes) -> NodeId:
+    """The node id of a serialised secp256k1 public key, compressed or not. Raises ValueError if it is none."""
+    return node_id_of_public_key(PublicKey(public_key).format(compressed=False)[1:])
 
 
 def public_key_of_peer_id(peer_id: str | bytes) -> bytes:
@@ -94,7 +93,7 @@ def public_key_of_peer_id(peer_id: str | bytes) -> bytes:
 
 def node_id_of_peer_id(peer_id: str | bytes) -> NodeId:
     """The node id of a peer id, base58 or raw. Raises ValueError for a peer id without a secp256k1 key."""
-    return node_id_of_public_key(public_key_of_peer_id(peer_id))
+    return node_id_of_key(public_key_of_peer_id(peer_id))
 
 
 def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = SCRYPT_N_STANDARD) -> None:

@@ -39,6 +39,7 @@ def _take_log(level: int, text: bytes, _data: object) -> None:
 
 _log_callback = native.llama_log_callback(_take_log)
 
+
 def _start_backend(debug: bool) -> None:
     global _echo_log
     _echo_log = debug

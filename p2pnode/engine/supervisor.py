@@ -235,9 +235,8 @@ class SupervisedEngine:
         if self._streams.pop(number, None) is not None:
             self._send(wire.Cancel(number))
 
-    async def _query(
-        self, message: Callable[[int], wire.Query], kind: type[T], timeout_s: float = QUERY_TIMEOUT_S
-    ) -> T:
+    async def _query(self, message: Callable[[int], wire.Query], kind: type[T], timeout_s: float | None = None) -> T:
+        timeout_s = QUERY_TIMEOUT_S if timeout_s is None else timeout_s
         number = self._next_number()
         query = self._queries[number] = QueryInFlight(message(number))
         self._send(query.message)

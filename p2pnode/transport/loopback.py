@@ -4,6 +4,7 @@ libp2p does not dial its own key. Streams to oneself run in memory, and what the
 subscribers, so a router and a miner of one process speak to each other exactly as to anyone else.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
@@ -16,11 +17,13 @@ from p2pnode.transport.seam import (
     PeerEvent,
     Stream,
     StreamHandler,
-    StreamTimeout,
     Transport,
+    TransportError,
     Verdict,
 )
 from protocol.core.ids import NodeId
+
+log = logging.getLogger(__name__)
 
 SEND_S = 10.0
 QUEUE_MESSAGES_MAX = 1_024
@@ -75,7 +78,7 @@ class Loopback:
         if peer != self.me:
             return await self._inner.open_stream(peer, protocol, timeout_ms=timeout_ms, frame_bytes_max=frame_bytes_max)
         if protocol not in self._handlers:
-            raise StreamTimeout(f"this node does not serve {protocol}")
+            raise TransportError(f"this node does not speak {protocol}", code="transport/protocol-not-spoken")
         handler, inbound_bytes_max = self._handlers[protocol]
         ours = MemoryStream(self.me, self.me, frame_bytes_max, SEND_S, _at_once)
         theirs = MemoryStream(self.me, self.me, inbound_bytes_max, SEND_S, _at_once)
@@ -107,6 +110,12 @@ def _at_once(_sender: NodeId, _size: int, arrival: Callable[[], None]) -> None:
 async def _serve(handler: StreamHandler, stream: MemoryStream) -> None:
     try:
         await handler(stream)
+    except TransportError as error:
+        log.debug("a local stream: %s", error)
+        stream.fail()
+    except Exception:
+        log.exception("bug: a handler of local streams raised")
+        stream.fail()
     finally:
         with trio.CancelScope(shield=True):
             await stream.close()

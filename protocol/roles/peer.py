@@ -63,6 +63,7 @@ class PeerSettings:
 class _Probe:
     peer: NodeId
     pages: int = 0
+    after: bytes = b""
 
 
 class PeerMachine:
@@ -102,7 +103,7 @@ class PeerMachine:
             case PeerLost():
                 self._connected.discard(event.peer)
             case ChannelOpened():
-                return self._opened(event)
+                return self._opened(event, now_ms)
             case Received():
                 return self._received(event, now_ms)
             case ChannelClosed():
@@ -134,24 +135,25 @@ class PeerMachine:
         if self._again.at(peer) is not None or len(self._asked) >= PROBES_MAX:
             return []
         self._again.set(peer, now_ms + PROBE_AGAIN_MS)
-        return self._ask(_Probe(peer), b"", now_ms)
+        return self._ask(_Probe(peer), now_ms)
 
-    def _ask(self, probe: _Probe, after: bytes, now_ms: int) -> list[object]:
+    def _ask(self, probe: _Probe, now_ms: int) -> list[object]:
         channel = self._numbers.take()
         self._asked[channel] = probe
         self._deadlines.set(channel, now_ms + PROBE_TIMEOUT_MS)
         mine = self._mine or self._advert(now_ms)
-        request = ProbeRequest(self._network_id, after, mine if probe.pages == 0 else None)
+        request = ProbeRequest(self._network_id, probe.after, mine if probe.pages == 0 else None)
         return [Open(channel, probe.peer, "probe"), Send(channel, request)]
 
     @property
     def _network_id(self) -> NetworkId:
         return self._domain.network_id
 
-    def _opened(self, event: ChannelOpened) -> list[object]:
+    def _opened(self, event: ChannelOpened, now_ms: int) -> list[object]:
         if len(self._asking) >= PROBES_MAX:
             return [Close(event.channel)]
         self._asking[event.channel] = event.peer
+        self._deadlines.set(event.channel, now_ms + PROBE_TIMEOUT_MS)
         return []
 
     def _received(self, event: Received, now_ms: int) -> list[object]:
@@ -176,28 +178,31 @@ class PeerMachine:
             return [Close(channel)]
         effects: list[object] = []
         if request.mine is not None:
-            effects += self._take(request.mine, now_ms)
+            effects += self._learned(self._open(request.mine), request.mine, now_ms)
         page = self._book.page(request.after, PROBE_ADVERTS_MAX)
         return [*effects, Send(channel, ProbeResponse(self._network_id, page)), Close(channel)]
 
     def _page(self, probe: _Probe, response: ProbeResponse, now_ms: int) -> list[object]:
         if response.network_id != self._network_id:
             return [Note("peer.other-network", (("peer", probe.peer.hex()),))]
-        effects: list[object] = []
-        last = b""
+        adverts = []
         for envelope in response.adverts:
-            effects += self._take(envelope, now_ms)
-            last = unseal(self._domain, envelope, Advert)[0].node
+            advert = self._open(envelope)
+            if advert.node <= probe.after:
+                raise RemoteProtocolError("a page of adverts is not in rising order")
+            probe.after = advert.node
+            adverts.append((advert, envelope))
+        effects = [effect for advert, envelope in adverts for effect in self._learned(advert, envelope, now_ms)]
         probe.pages += 1
         if len(response.adverts) == PROBE_ADVERTS_MAX and probe.pages < PAGES_MAX:
-            effects += self._ask(probe, last, now_ms)
+            effects += self._ask(probe, now_ms)
         return effects
 
-    def _take(self, envelope: Envelope, now_ms: int) -> list[object]:
+    def _open(self, envelope: Envelope) -> Advert:
         advert, signer = unseal(self._domain, envelope, Advert)
         if signer != advert.node:
             raise RemoteProtocolError("an advert is signed by another node than it names")
-        return self._learned(advert, envelope, now_ms)
+        return advert
 
     def _learned(self, advert: Advert, envelope: Envelope, now_ms: int) -> list[object]:
         node = NodeId(advert.node)

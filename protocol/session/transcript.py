@@ -117,8 +117,8 @@ def expect_segment(
 
 
 class LaneVerifier:
-    """A lane as anyone else reads it. Every method raises TranscriptError naming the link that broke, and after
-    that nothing more is accepted.
+    """A lane as anyone else reads it, however its tokens are split into frames. Every method raises TranscriptError
+    naming the link that broke, and after that nothing more is accepted.
 
     Spec: [CHAIN-HEAD.1] [CHAIN-TOKEN.1] [CHAIN-ORDER.1] [CHAIN-END.1] [CHAIN-SIGNER.1]
     """
@@ -170,8 +170,12 @@ class LaneVerifier:
             got, want = getattr(head, name), getattr(expected, name)
             if got != want:
                 raise TranscriptError(f"head.{name}", f"is {_shown(got)}, expected {_shown(want)}")
-        if head.start_index != self.index or head.previous_head != self.chain:
-            raise TranscriptError("head.start_index", f"starts at token {head.start_index}, expected {self.index}")
+        if head.start_index != self.index:
+            raise TranscriptError("head.start_index", f"is {head.start_index}, expected {self.index}")
+        if head.previous_head != self.chain:
+            raise TranscriptError(
+                "head.previous_head", f"is {_shown(head.previous_head)}, expected {_shown(self.chain)}"
+            )
 
     def _check_place(self, message: FrameMessage) -> None:
         expected = self._expected
@@ -189,8 +193,17 @@ class LaneVerifier:
         total = self.index + len(message.ids)
         if total > expected.max_tokens:
             raise TranscriptError("frame.tokens", f"{total} tokens, the order allows {expected.max_tokens}")
-        if message.end is not None and message.end.completion_tokens != total:
-            raise TranscriptError("end.usage", f"claims {message.end.completion_tokens} tokens, the lane has {total}")
+        if message.end is not None:
+            self._check_usage(message.end, total)
+
+    def _check_usage(self, end: EndRecord, total: int) -> None:
+        assert self.head is not None
+        prompt = self.head.prompt_token_count
+        if end.completion_tokens != total:
+            raise TranscriptError("end.usage", f"claims {end.completion_tokens} tokens, the lane has {total}")
+        if end.prompt_tokens != prompt or end.cached_tokens > prompt:
+            claim = f"{end.prompt_tokens} prompt tokens, {end.cached_tokens} of them cached"
+            raise TranscriptError("end.usage", f"claims {claim}; the head names {prompt}")
 
     def _check_signature(self, message: FrameMessage, frame: Frame) -> None:
         try:

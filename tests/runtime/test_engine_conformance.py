@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import p2pnode.models
 from p2pnode.engine.api import (

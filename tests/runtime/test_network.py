@@ -239,6 +239,29 @@ def test_status_and_peers_of_a_running_node(network: Network) -> None:
     assert len(peers) >= 3
 
 
+def test_one_bootstrap_address_is_enough(network: Network, tmp_path: Path) -> None:
+    """A miner that is told of another miner only is found by the router, and serves it."""
+    addresses = network.nodes["miner-1"]["addresses"]
+    assert isinstance(addresses, list)
+    command = ["run", "--role", "miner", "--slots", "3", "--bootstrap", addresses[0], "--json"]
+    newcomer = subprocess.Popen(
+        [*P2PNODE, *command, "--state-dir", str(tmp_path)], env=network.env, stdout=subprocess.PIPE, text=True
+    )
+    assert newcomer.stdout is not None
+    try:
+        assert json.loads(newcomer.stdout.readline())["roles"] == ["miner"]
+        slots = 0
+        end = time.monotonic() + 30
+        while slots != 9 and time.monotonic() < end:
+            models = json.loads(network.chat("--json", "--models").stdout)["models"]
+            slots = models[0]["slots"]
+        assert slots == 9
+    finally:
+        newcomer.terminate()
+        newcomer.wait(20)
+        newcomer.stdout.close()
+
+
 def test_killing_the_parent_takes_every_node_down(tmp_path: Path, env: dict[str, str]) -> None:
     network = start_testnet(tmp_path / "net", env)
     assert network.process.stdout is not None

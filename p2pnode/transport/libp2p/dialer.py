@@ -13,14 +13,14 @@ from functools import partial
 import trio
 from libp2p.network.connection.raw_connection import RawConnection
 from trio_typing import TaskStatus
-from trio_websocket import connect_websocket
+from trio_websocket import wrap_client_stream
 
 from p2pnode.transport.address import Address
 from p2pnode.transport.address_book import AddressBook
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.links import Links
 from p2pnode.transport.libp2p.muxer import Muxer
-from p2pnode.transport.libp2p.wire import WebSocketWire, Wire
+from p2pnode.transport.libp2p.wire import READ_BYTES, WEBSOCKET_MESSAGE_BYTES_MAX, WebSocketWire, Wire
 from p2pnode.transport.seam import PeerUnreachable, TransportError, WrongPeer
 from protocol.core.ids import NodeId, short
 
@@ -36,7 +36,6 @@ _DEGREE_PAUSE_S = 5.0
 _STABLE_S = 30.0
 """A connection that stood so long starts the next back-off afresh."""
 _SHUNNED_MAX = 1024
-_WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 
 
 class Dialer:
@@ -137,19 +136,22 @@ class Dialer:
         self, address: Address, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Dial a WebSocket and keep the tasks that it needs until the connection ends."""
-        secure = ssl.create_default_context() if address.tls else None
+        assert address.peer_id is not None
+        stream: trio.SocketStream | trio.SSLStream = await trio.open_tcp_stream(address.host, address.port)
         started = False
         try:
+            if address.tls:
+                context = ssl.create_default_context()
+                stream = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
             async with trio.open_nursery() as nursery:
-                socket = await connect_websocket(
+                socket = await wrap_client_stream(
                     nursery,
-                    address.host,
-                    address.port,
+                    stream,
+                    f"{address.host}:{address.port}",
                     "/",
-                    use_ssl=secure or False,
-                    max_message_size=_WEBSOCKET_MESSAGE_BYTES_MAX,
+                    max_message_size=WEBSOCKET_MESSAGE_BYTES_MAX,
+                    receive_buffer_size=READ_BYTES,
                 )
-                assert address.peer_id is not None
                 muxer = await self._secure(WebSocketWire(socket, None), address.peer_id)
                 started = True
                 task_status.started()
@@ -159,6 +161,9 @@ class Dialer:
             if not started:
                 raise
             log.debug("the WebSocket to %s ended: %r", address, error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)  # a cancelled WebSocket leaves its socket open
 
     # --- keeping
 

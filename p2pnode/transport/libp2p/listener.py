@@ -17,7 +17,7 @@ from trio_websocket import wrap_server_stream
 from p2pnode.transport.address import Address, parse_address
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.muxer import Muxer
-from p2pnode.transport.libp2p.wire import HeadedStream, WebSocketWire, Wire
+from p2pnode.transport.libp2p.wire import READ_BYTES, WEBSOCKET_MESSAGE_BYTES_MAX, HeadedStream, WebSocketWire, Wire
 from p2pnode.transport.seam import TransportError
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 Upgrade = Callable[[RawConnection], Awaitable[Muxer]]
 """Secures and multiplexes an inbound connection; raises whatever is wrong with it."""
 
-_WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 _HANDSHAKES_PER_IP_SHARE = 0.25
 
 
@@ -116,7 +115,10 @@ class Listener:
         elif head.startswith(b"GET"):
             async with trio.open_nursery() as nursery:
                 request = await wrap_server_stream(
-                    nursery, HeadedStream(stream, head), max_message_size=_WEBSOCKET_MESSAGE_BYTES_MAX
+                    nursery,
+                    HeadedStream(stream, head),
+                    max_message_size=WEBSOCKET_MESSAGE_BYTES_MAX,
+                    receive_buffer_size=READ_BYTES,
                 )
                 socket = await request.accept()
                 remote = stream.socket.getpeername()[:2]

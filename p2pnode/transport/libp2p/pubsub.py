@@ -23,7 +23,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 
-from p2pnode.identity import node_id_of_public_key, public_key_of_peer_id
+from p2pnode.identity import node_id_of_key, public_key_of_peer_id
 from p2pnode.transport.libp2p.muxed_stream import MuxedStream
 from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.libp2p.negotiation import propose
@@ -167,7 +167,7 @@ class NodePubsub(Pubsub):
                 self._forget_all_subscriptions(peer)  # it says them again with its next stream
 
     async def _read_rpcs(self, stream: MuxedStream, peer: ID) -> None:
-        forwarder = node_id_of_public_key(public_key_of_peer_id(peer.to_bytes()))
+        forwarder = node_id_of_key(public_key_of_peer_id(peer.to_bytes()))
         buffer = bytearray()
         while True:
             buffer += await stream.read()
@@ -371,7 +371,7 @@ def _author(from_id: bytes) -> tuple[NodeId, PublicKey] | None:
     """
     try:
         public_key = public_key_of_peer_id(from_id)
-        return node_id_of_public_key(public_key), PublicKey(public_key)
+        return node_id_of_key(public_key), PublicKey(public_key)
     except ValueError:
         return None
 

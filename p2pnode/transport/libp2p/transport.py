@@ -13,6 +13,7 @@ from libp2p.peer.id import ID
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
+from trio_typing import TaskStatus
 
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.transport.address import Address, parse_address
@@ -25,6 +26,7 @@ from p2pnode.transport.libp2p.host import UNNAMED, build_host
 from p2pnode.transport.libp2p.inbound import InboundStreams
 from p2pnode.transport.libp2p.links import Links
 from p2pnode.transport.libp2p.listener import Listener
+from p2pnode.transport.libp2p.mdns import mdns
 from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.libp2p.negotiation import propose
 from p2pnode.transport.libp2p.pubsub import NodeGossipSub, NodePubsub
@@ -176,6 +178,12 @@ class Libp2pTransport:
             await trio.sleep(_BOOK_SAVE_S)
             await trio.to_thread.run_sync(self.book.save)
 
+    async def discover(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """For ever: announce this node on the local network, and learn of others there."""
+        async with mdns(self._key.peer_id, self.listener.addresses, self.learn):
+            task_status.started()
+            await trio.sleep_forever()
+
     async def close_connections(self) -> None:
         """Send what is queued and end every connection."""
         async with trio.open_nursery() as nursery:
@@ -225,6 +233,8 @@ async def _open(key: NodeKey, config: Libp2pConfig, rng: random.Random) -> Async
                 transport.dialer.want(_parse(address).node_id)
             outreach.start_soon(transport.dialer.hold_degree)
             outreach.start_soon(transport.save_book)
+            if config.mdns:
+                await outreach.start(transport.discover)
             try:
                 yield transport
             finally:

@@ -9,7 +9,8 @@ from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-_READ_BYTES = 64 * 1024
+READ_BYTES = 64 * 1024
+WEBSOCKET_MESSAGE_BYTES_MAX = 1 << 20
 
 
 class Wire(ReadWriteCloser):
@@ -26,7 +27,7 @@ class Wire(ReadWriteCloser):
             return b""
         if self._at >= len(self._buffer):
             try:
-                self._buffer = await self.stream.receive_some(_READ_BYTES)
+                self._buffer = await self.stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionClosedError("the TCP connection is gone", transport="tcp") from error
             self._at = 0

@@ -161,7 +161,7 @@ class ClientMachine:
             model=event.model,
             lanes=1,
             price_cap_wei=min(event.price_cap_wei, WEI_MAX),
-            tasks_max=event.tasks_max,
+            tasks_max=min(event.tasks_max, router.genesis.params.tasks_per_session_max),
             expires_ms=now_ms + min(event.lifetime_ms, router.genesis.params.session_lifetime_ms_max),
             nonce=event.nonce,
             header=ZERO_DIGEST,
@@ -266,7 +266,7 @@ class ClientMachine:
         return effects + self._task_over(task, fact, "", "", 0)
 
     def _task_over(self, task: Task, fact: TaskFact, code: str, detail: str, retry_after_ms: int) -> list[object]:
-        # Spec: [TASK-TERMINAL.1]
+        """The one terminal item of a task. Spec: [TASK-TERMINAL.1]"""
         task.life.take(fact)
         self._tasks.pop(task.handle, None)
         task.session.tasks.pop(task.order.task, None)

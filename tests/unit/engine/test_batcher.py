@@ -91,9 +91,7 @@ prompts = st.lists(st.integers(0, 5), min_size=1, max_size=60)
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(prompts, st.integers(1, 20), st.integers(0, 3)), min_size=1, max_size=9), st.data())
-def test_every_answer_is_what_it_would_be_alone(
-    asked: list[tuple[list[int], int, int]], data: st.DataObject
-) -> None:
+def test_every_answer_is_what_it_would_be_alone(asked: list[tuple[list[int], int, int]], data: st.DataObject) -> None:
     batcher, model = make(slots=3)
     model.end_bias = 2.0
     log = Log()
@@ -234,7 +232,7 @@ def test_cancellation_frees_the_slot_within_one_step() -> None:
 
 def test_what_cannot_be_served_is_refused_before_it_starts() -> None:
     batcher, _ = make(slots=1, context_tokens=32, queue_max=1)
-    with pytest.raises(PromptTooLong, match="20 tokens .* 13 .* context of 32"):
+    with pytest.raises(PromptTooLong, match=r"20 tokens .* 13 .* context of 32"):
         batcher.generate(1, ask([1] * 20, 13))
     with pytest.raises(EngineError, match="no tokens"):
         batcher.generate(1, ask([], 1))

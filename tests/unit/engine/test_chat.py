@@ -52,7 +52,7 @@ def user(content: str) -> ChatMessage:
     return ChatMessage("user", content)
 
 
-pieces = st.sampled_from(["<", "|", ">", "end", "<|end|>", "<s>", "</s>", "<|user|>", "|end|>", "x", "xx", " ", "\ue0f1"])
+pieces = st.sampled_from(["<", "|", ">", "end", "<|end|>", "<s>", "</s>", "<|user|>", "|end|>", "x", " ", "\ue0f1"])
 contents = st.lists(pieces, max_size=12).map("".join)
 changes = st.sampled_from(["", "| trim", "| replace('x', '')", "| upper | lower", "[1:]", "| reverse", "* 2"])
 
@@ -86,7 +86,7 @@ def test_bos_comes_exactly_once(prefix: str) -> None:
 
 
 def test_a_role_is_one_of_the_known() -> None:
-    with pytest.raises(EngineError, match="role 'user|>x' is none of system"):
+    with pytest.raises(EngineError, match=r"role 'user\|>x' is none of system"):
         ChatRenderer(LetterVocabulary()).render([ChatMessage("user|>x", "a")])
 
 

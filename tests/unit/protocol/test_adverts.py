@@ -167,6 +167,17 @@ def test_who_stays_on_trial_is_an_even_sample_of_all_keys_seen() -> None:
 
 
 @pytest.mark.spec("ADVERT-FLOOD.1")
+def test_who_stays_on_trial_does_not_hang_on_who_came_first() -> None:
+    forwards, backwards = AdvertBook(PARAMS, b"salt"), AdvertBook(PARAMS, b"salt")
+    for number in range(200):
+        add(forwards, number)
+        add(backwards, 199 - number)
+    assert {number for number in range(200) if node(number) in forwards} == {
+        number for number in range(200) if node(number) in backwards
+    }
+
+
+@pytest.mark.spec("ADVERT-FLOOD.1")
 def test_coming_back_soon_does_not_make_a_node_established() -> None:
     book = AdvertBook(PARAMS, b"salt")
     for at_ms in range(NOW_MS, NOW_MS + 900, 100):

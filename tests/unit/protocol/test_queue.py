@@ -102,6 +102,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.tokens == sum(item.cost_tokens for item in self.model.values()) <= PARAMS.queue_tokens_max
 
     @invariant()
+    def remembers_only_clients_that_wait(self) -> None:
+        waiting = {item.client for item in self.model.values()}
+        assert set(self.queue._turns) == set(self.queue._ring) == waiting
+        assert len(self.queue._ring) == len(waiting)
+
+    @invariant()
     def knows_its_next_deadline(self) -> None:
         earliest = min((item.deadline_ms for item in self.model.values()), default=None)
         assert self.queue.next_deadline() == earliest
@@ -243,6 +249,23 @@ def test_time_without_a_backlog_teaches_nothing() -> None:
     rate.served(500, 100_000, backlogged=False)
     rate.served(500, 900_000, backlogged=True)
     assert rate.time_for(1_000) == before
+
+
+@pytest.mark.parametrize("emptied_by", ["remove", "expire"])
+def test_an_emptied_queue_stops_the_clock(emptied_by: str) -> None:
+    queue = FairQueue(Params())
+    for number in range(4):
+        queue.push(Waiting(bytes([number]), b"a", 1_000, 10_000 + number), 0)
+    for turn in range(3):
+        queue.pop(turn * 1_000)
+    if emptied_by == "remove":
+        queue.remove(b"\3")
+    else:
+        queue.expire(20_000)
+    for number in range(4, 7):
+        queue.push(Waiting(bytes([number]), b"a", 1_000, FAR_MS), 500_000)
+    queue.pop(500_000)
+    assert queue.push(Waiting(b"next", b"a", 1_000, FAR_MS), 500_000) == Queued(position=3, wait_ms=2_000)
 
 
 def test_the_rate_follows_a_change() -> None:
