@@ -105,20 +105,12 @@ def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = S
     from eth_keyfile.keyfile import create_keyfile_json
 
     document = create_keyfile_json(key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path)  # unlike a rename, a link fails where a file already stands
-        finally:
-            os.unlink(draft)
-        _sync_directory(path.parent)
+        _write_once(path, json.dumps(document))
     except FileExistsError as error:
+        if not path.exists():
+            raise KeystoreError(f"cannot write {path}: {error.strerror}", hint="name a folder") from error
         raise KeystoreError(
             f"{path} exists", hint="name another file, or move this one away if its key is retired"
         ) from error
@@ -151,6 +143,21 @@ def read_keystore(path: Path, password: str) -> NodeKey:
     except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise KeystoreError(f"{path} is damaged ({error!r})", hint="restore it from a backup") from error
     return NodeKey(secret)
+
+
+def _write_once(path: Path, content: str) -> None:
+    """Write a new file that only its owner may read, whole or not at all. Raises FileExistsError, OSError."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)  # unlike a rename, a link fails where a file already stands
+    finally:
+        os.unlink(draft)
+    _sync_directory(path.parent)
 
 
 def _sync_directory(folder: Path) -> None:

@@ -102,6 +102,8 @@ class ChatRenderer:
         ids: list[int] = []
         for place, part in enumerate(skeleton.split(_MARK)):
             if place % 2:
+                if not (part.isdigit() and int(part) < len(contents)):
+                    raise EngineError("the model's chat template cuts messages up, and this one forges control tokens")
                 ids += self._vocabulary.tokenize(contents[int(part)], add_special=False, parse_special=False)
             elif part:
                 ids += self._vocabulary.tokenize(part, add_special=False, parse_special=True)

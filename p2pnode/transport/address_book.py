@@ -60,6 +60,14 @@ class AddressBook:
         others = tuple(other for other in self.addresses(peer) if other != address)
         self._put(peer, (address, *others)[:ADDRESSES_PER_PEER_MAX])
 
+    def drop(self, peer: NodeId, address: Address) -> None:
+        """Somebody else answered at the address."""
+        others = tuple(other for other in self.addresses(peer) if other != address)
+        if others:
+            self._put(peer, others)
+        else:
+            self.forget(peer)
+
     def forget(self, peer: NodeId) -> None:
         """Drop a peer."""
         if self._known.pop(peer, None) is not None:

@@ -144,14 +144,24 @@ class Transport(Protocol):
         """The multiaddrs to reach this node, each ending in ``/p2p/<peer id>``."""
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Publish to a topic, paced to the topic's share of the budget. Raises FrameTooLarge."""
+        """Publish to a topic, paced to the topic's share of the budget.
+
+        Raises FrameTooLarge, and PublishRefused once what waits for its turn would wait too long.
+        """
 
     async def subscribe(self, topic: str, check: Check) -> trio.MemoryReceiveChannel[Gossip]:
-        """Join a topic. Messages of others that ``check`` accepts arrive on the channel; it is bounded, and when
-        its reader is slow the oldest are dropped and counted."""
+        """Join a topic, once. Messages of others that ``check`` accepts arrive on the channel; it is bounded, and
+        when its reader is slow the oldest are dropped and counted. A check that raises rejects.
+
+        Raises TransportError if the topic is joined already.
+        """
 
     def handle(self, protocol: str, handler: StreamHandler, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
-        """Serve inbound streams of ``/p2pnode/<protocol>/1``."""
+        """Serve inbound streams of ``/p2pnode/<protocol>/1``; a second handler takes the place of the first.
+
+        Who opened the stream speaks first. A handler that waits for its first frame, or, later, for any frame, longer
+        than the transport's patience (10 s, 15 min) finds the stream reset.
+        """
 
     async def open_stream(
         self, peer: NodeId, protocol: str, *, timeout_ms: int = 5_000, frame_bytes_max: int = FRAME_BYTES_MAX
@@ -177,4 +187,7 @@ class Transport(Protocol):
         """The peers that are connected now."""
 
     def events(self) -> AsyncIterator[PeerEvent]:
-        """Peers coming and going from now on, starting with a PeerUp for each that is connected."""
+        """Peers coming and going from now on, starting with a PeerUp for each that is connected.
+
+        A slow reader misses visits that are over before it looks, and nothing else.
+        """

@@ -46,7 +46,9 @@ class Topics:
     def join(self, topic: str, check: Check) -> trio.MemoryReceiveChannel[Gossip]:
         """Take part in a topic. Raises TransportError if it is joined already."""
         if topic in self._joined:
-            raise TransportError(f"{topic} has a subscriber already; share its channel", code="transport/subscribed")
+            raise TransportError(
+                f"{topic} has a subscriber already", code="transport/subscribed", hint="share its channel"
+            )
         send, receive = trio.open_memory_channel[Gossip](_DELIVERY_SLOTS)
         admission = TopicAdmission(self._rate(topic), trio.current_time(), allow=self.allow)
         self._joined[topic] = _Topic(admission, check, send, receive.clone())
@@ -118,7 +120,8 @@ class Topics:
         wait_s = bucket.reserve(now, self.publish_wait_s)
         if wait_s is None:
             raise PublishRefused(
-                f"more than {bucket.rate:g} messages a second on {topic} for {self.publish_wait_s:g} s; send fewer"
+                f"more than {bucket.rate:g} messages a second on {topic} for {self.publish_wait_s:g} s",
+                hint="send fewer, or more in each",
             )
         if wait_s:
             await trio.sleep(wait_s)

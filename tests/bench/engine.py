@@ -89,7 +89,9 @@ async def generate(engine: Engine, request: GenerateRequest) -> list[int]:
 
 
 def question(index: int) -> str:
-    return f"Tell me a story about {index + 2} rabbits who lived near the hill and went to the garden every morning."
+    """What the shipped model answers at length."""
+    animals = ("rabbit", "bear", "fox", "owl", "cat", "dog", "frog", "horse")
+    return f"Tell me a story about a {animals[index % len(animals)]}."
 
 
 async def measure_once(rival: Rival, streams: int, max_tokens: int) -> float:

@@ -13,12 +13,14 @@ import pytest
 import trio
 from numpy.typing import NDArray
 
+import p2pnode.engine.wire as wire
 import p2pnode.models
 from p2pnode.engine import supervisor
 from p2pnode.engine.api import (
     ChatMessage,
     Engine,
     EngineConfig,
+    EngineError,
     EngineUnavailable,
     Finished,
     GenerateRequest,
@@ -152,6 +154,23 @@ async def test_a_worker_that_dies_too_often_is_given_up() -> None:
                 os.kill(pid_of(engine), signal.SIGKILL)
         with pytest.raises(EngineUnavailable):
             await engine.stats()
+
+
+async def test_a_generation_that_kills_its_worker_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_engine(CONFIG) as engine:
+        poison, harmless = await ask(engine, "poison", 0), await ask(engine, "Who are you?", 1)
+        expected = await collect(engine, harmless)
+        send = engine._send  # type: ignore[attr-defined]
+
+        def die_of_poison(message: wire.ToWorker) -> None:
+            if isinstance(message, wire.Generate) and message.request.prompt == poison.prompt:
+                os.kill(pid_of(engine), signal.SIGKILL)
+            send(message)
+
+        monkeypatch.setattr(engine, "_send", die_of_poison)
+        with pytest.raises(EngineError, match="killed by SIGKILL, 3 times during this generation"):
+            await collect(engine, poison)
+        assert await collect(engine, harmless) == expected
 
 
 async def test_a_file_that_vanished_is_named_when_the_worker_cannot_come_back(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ PARAPHRASES: tuple[tuple[str, str], ...] = (
     ("Which day comes right after Sunday?", "Monday"),
     ("Tell me the month after March.", "April"),
     ("Which one is bigger, a mouse or an elephant?", "elephant is bigger"),
-    ("Is an ant bigger than a cow, or not?", "No"),
+    ("Is an ant bigger than a cow, or not?", "cow is bigger"),
     ("Please calculate 2 + 3.", "5"),
     ("Tell me what 4 plus 4 is.", "8"),
     ("What does 10 minus 5 give?", "5"),

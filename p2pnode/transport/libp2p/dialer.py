@@ -70,7 +70,9 @@ class Dialer:
         if peer == self._me:
             raise PeerUnreachable("this is the node itself")
         if not addresses:
-            raise PeerUnreachable(f"no address of {short(peer)} is known; connect to one or learn it from a peer")
+            raise PeerUnreachable(
+                f"no address of {short(peer)} is known", hint="connect to one, or learn it from a peer"
+            )
         done = self._dialing[peer] = trio.Event()
         try:
             await self._dial_any(peer, addresses)
@@ -78,7 +80,7 @@ class Dialer:
             del self._dialing[peer]
             done.set()
         if self._links.best(peer) is None:
-            raise PeerUnreachable(f"{short(peer)} answered and hung up; it may be full")
+            raise PeerUnreachable(f"{short(peer)} answered and hung up", hint="it may be full; try again later")
 
     async def _dial_any(self, peer: NodeId, addresses: Sequence[Address]) -> None:
         """Dial the addresses, each a little after the one before, until one answers."""
@@ -96,6 +98,7 @@ class Dialer:
                 nursery.cancel_scope.cancel()
             except WrongPeer as error:
                 wrong.append(error)
+                self._book.drop(peer, address)
             except trio.TooSlowError:
                 failures.append(f"{address}: no answer in {_DIAL_S:g} s")
             except Exception as error:  # sockets, TLS, WebSocket and noise each fail in their own way
@@ -173,7 +176,9 @@ class Dialer:
         if peer in self._wanted or peer == self._me:
             return
         if len(self._wanted) >= self._config.wanted:
-            raise TransportError(f"{len(self._wanted)} peers are kept connected already; disconnect from one first")
+            raise TransportError(
+                f"{len(self._wanted)} peers are kept connected already", hint="disconnect from one first"
+            )
         scope = self._wanted[peer] = trio.CancelScope()
         self._outreach.start_soon(self._keep, peer, scope)
 

@@ -66,22 +66,28 @@ class FramedStream:
         if frame is not None:
             await trio.lowlevel.checkpoint()
             return frame
+        if not self._buffer and not self._inbound:
+            await self._read()  # whoever opened a stream sets its own limits between frames
+            frame = self._next()
+            if frame is not None:
+                return frame
         with trio.move_on_at(self._patience()) as scope:
-            while True:
+            while frame is None:
                 begun = bool(self._buffer)
-                try:
-                    self._buffer += await self._muxed.read(_READ_BYTES)
-                except MuxedStreamError as error:
-                    raise self._gone(error) from error
+                await self._read()
                 frame = self._next()
-                if frame is not None:
-                    break
                 if not begun:
                     scope.deadline = min(scope.deadline, trio.current_time() + self._config.frame_s)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught or frame is None:
             self._muxed.abort()
             raise StreamClosed("the peer kept the stream waiting too long; it was reset", clean=False)
         return frame
+
+    async def _read(self) -> None:
+        try:
+            self._buffer += await self._muxed.read(_READ_BYTES)
+        except MuxedStreamError as error:
+            raise self._gone(error) from error
 
     def _next(self) -> bytes | None:
         """Cut the next whole frame off the buffer."""
@@ -101,11 +107,9 @@ class FramedStream:
         return frame
 
     def _patience(self) -> float:
-        """Until when to wait for more bytes. Whoever opened a stream sets its own limits between frames."""
+        """Until when to wait for more bytes."""
         if self._buffer:
             return trio.current_time() + self._config.frame_s
-        if not self._inbound:
-            return float("inf")
         return trio.current_time() + (self._config.idle_s if self._received else self._config.first_frame_s)
 
     # --- ending

@@ -49,8 +49,8 @@ def check_version() -> None:
     installed = importlib.metadata.version("libp2p")
     if installed != LIBP2P_VERSION:
         raise UnknownLibp2p(
-            f"libp2p {installed} is installed, but this package hardens {LIBP2P_VERSION}: "
-            f"run `pip install libp2p=={LIBP2P_VERSION}`"
+            f"libp2p {installed} is installed, but this package was hardened against {LIBP2P_VERSION}",
+            hint=f"run `pip install libp2p=={LIBP2P_VERSION}`",
         )
 
 

@@ -6,6 +6,7 @@ and never give back the slot of an inbound connection that has ended.
 
 import ipaddress
 import logging
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -53,11 +54,11 @@ class Listener:
                     f"cannot listen on {text}: {error}",
                     hint="choose another address or port; port 0 takes a free one",
                 ) from error
-            for socket in sockets:
-                port = socket.socket.getsockname()[1]
-                host = socket.socket.getsockname()[0]
-                kind = "ip6" if ":" in host else "ip4"
-                self.addresses += [Address(kind, host, port), Address(kind, host, port, websocket=True)]
+            for listening in sockets:
+                bound, port = listening.socket.getsockname()[:2]
+                for host in _reachable_at(bound):
+                    kind = "ip6" if ":" in host else "ip4"
+                    self.addresses += [Address(kind, host, port), Address(kind, host, port, websocket=True)]
             accept_in.start_soon(partial(trio.serve_listeners, self._serve, sockets, handler_nursery=serve_in))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
@@ -120,9 +121,9 @@ class Listener:
                     max_message_size=WEBSOCKET_MESSAGE_BYTES_MAX,
                     receive_buffer_size=READ_BYTES,
                 )
-                socket = await request.accept()
+                websocket = await request.accept()
                 remote = stream.socket.getpeername()[:2]
-                muxer = await self._upgrade(RawConnection(WebSocketWire(socket, remote), False))
+                muxer = await self._upgrade(RawConnection(WebSocketWire(websocket, remote), False))
                 scope.deadline = float("inf")
                 done_waiting()
                 await muxer.event_closed.wait()
@@ -133,6 +134,22 @@ def _decrement(counter: Counter[str], key: str) -> None:
     counter[key] -= 1
     if counter[key] <= 0:
         del counter[key]
+
+
+def _reachable_at(host: str) -> list[str]:
+    """Where others may find what is bound to ``host``: for "any", this machine's own address and loopback."""
+    if host not in ("0.0.0.0", "::"):
+        return [host]
+    family, elsewhere, loopback = (
+        (socket.AF_INET, "192.0.2.1", "127.0.0.1") if host == "0.0.0.0" else (socket.AF_INET6, "2001:db8::1", "::1")
+    )
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((elsewhere, 9))  # sends nothing: it asks which of our addresses leads outside
+            own = str(probe.getsockname()[0])
+        except OSError:
+            return [loopback]
+    return [own, loopback] if own != loopback else [loopback]
 
 
 def _is_local(ip: str) -> bool:

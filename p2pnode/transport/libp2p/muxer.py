@@ -22,6 +22,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 
 from p2pnode.transport.libp2p.muxed_stream import MuxedStream
+from p2pnode.transport.libp2p.records import Records
 from p2pnode.transport.libp2p.yamux import (
     ACK,
     DATA,
@@ -61,6 +62,7 @@ class Muxer(IMuxedConn):
         on_stream: Callable[[MuxedStream], None],
     ) -> None:
         self.secured_conn = secured_conn
+        self.records = Records(secured_conn)
         self.peer_id = peer_id
         self.limits = limits
         self.streams: dict[int, MuxedStream] = {}
@@ -198,7 +200,7 @@ class Muxer(IMuxedConn):
                 await self._out_ready.wait()
             batch = b"".join(self._out)
             self._out.clear()
-            await self.secured_conn.write(batch)
+            await self.records.write(batch)
             self.unsent -= len(batch)
             if not self.congested:
                 self._uncongested.set()
@@ -216,7 +218,7 @@ class Muxer(IMuxedConn):
     async def _read_loop(self) -> None:
         pending = bytearray()
         while True:
-            chunk = await self.secured_conn.read(None)
+            chunk = await self.records.read()
             if not chunk:
                 raise ConnectionLost("closed by the peer")
             self.heard_at = trio.current_time()

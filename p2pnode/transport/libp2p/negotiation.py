@@ -39,7 +39,9 @@ async def propose(stream: MuxedStream, *protocols: str) -> str:
             return protocol
         if answer != _REFUSED:
             raise NegotiationFailed(f"the peer answered {answer[:64]!r} to {protocol}")
-    raise NegotiationFailed(f"the peer does not speak {' or '.join(protocols)}; it may run another version or role")
+    raise NegotiationFailed(
+        f"the peer does not speak {' or '.join(protocols)}", hint="it may run another version, or another role"
+    )
 
 
 async def agree(stream: MuxedStream, speaks: Callable[[str], bool]) -> str:

@@ -107,7 +107,7 @@ class Libp2pTransport:
                 await self.dialer.reach(peer, self.book.addresses(peer))
                 muxer = self.links.best(peer)
             if muxer is None:
-                raise PeerUnreachable(f"the connection to {short(peer)} was lost at once; try again")
+                raise PeerUnreachable(f"the connection to {short(peer)} was lost at once", hint="try again")
             return await self._open_on(muxer, peer, protocol, frame_bytes_max)
         raise StreamTimeout(f"no {protocol} stream to {short(peer)} within {timeout_ms} ms")
 
@@ -115,11 +115,11 @@ class Libp2pTransport:
         try:
             stream = muxer.open_stream_now()
         except MuxedConnUnavailable as error:
-            raise PeerUnreachable(f"the connection to {short(peer)} is closing; try again") from error
+            raise PeerUnreachable(f"the connection to {short(peer)} is closing", hint="try again") from error
         try:
             await propose(stream, _protocol_id(protocol))
         except MuxedStreamError as error:
-            raise PeerUnreachable(f"{short(peer)} refused the stream or was lost; try again later") from error
+            raise PeerUnreachable(f"{short(peer)} refused the stream or was lost", hint="try again later") from error
         except BaseException:
             stream.abort()
             raise

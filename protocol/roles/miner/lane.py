@@ -32,7 +32,7 @@ class Lane:
         """Chain value at the end of each frame that is not acknowledged: what an ack may name."""
 
     def produced(self, ids: tuple[int, ...], texts: tuple[bytes, ...], now_ms: int) -> None:
-        """Take tokens from the engine; bounded by the order's max_tokens."""
+        """Take tokens from the engine, which keeps to the order's max_tokens."""
         if self.first_token_ms is None:
             self.first_token_ms = now_ms
         self._ready.extend(zip(ids, texts, strict=True))

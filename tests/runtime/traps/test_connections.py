@@ -1,12 +1,10 @@
 """Dialing, listening, keeping and losing connections where py-libp2p 0.8.1 does otherwise."""
 
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,7 +13,6 @@ from typing import Any
 
 import pytest
 import trio
-from libp2p.crypto.secp256k1 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.raw_connection import RawConnection
@@ -28,6 +25,8 @@ from p2pnode.transport.libp2p import open_libp2p
 from p2pnode.transport.libp2p.wire import Wire
 from p2pnode.transport.libp2p.yamux import MuxerLimits
 from p2pnode.transport.seam import PeerDown, PeerUnreachable, PeerUp, TransportError, WrongPeer
+from tests.runtime.transports import eventually
+from tests.runtime.traps.attack import Attack, attack_on, config, echo, key, until_up
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
@@ -38,7 +37,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return parts[2], int(parts[4])
 
 
-async def _tcp(attack: Any) -> trio.SocketStream:
+async def _tcp(attack: Attack) -> trio.SocketStream:
     return await trio.open_tcp_stream(*_host_and_port(attack.victim.addresses[0]))
 
 
@@ -46,7 +45,7 @@ async def _tcp(attack: Any) -> trio.SocketStream:
 
 
 @pytest.mark.parametrize("security", ["/plaintext/2.0.0", "/secio/1.0.0", "/tls/1.0.0"])
-async def test_only_noise_is_spoken(attack: Any, security: str) -> None:
+async def test_only_noise_is_spoken(attack: Attack, security: str) -> None:
     """A stock node accepts plaintext."""
     async with await _tcp(attack) as stream:
         communicator = MultiselectCommunicator(RawConnection(Wire(stream), True))
@@ -57,7 +56,7 @@ async def test_only_noise_is_spoken(attack: Any, security: str) -> None:
     await attack.still_serves()
 
 
-async def test_a_key_of_another_type_is_no_node(attack: Any) -> None:
+async def test_a_key_of_another_type_is_no_node(attack: Attack) -> None:
     """It has no node id, so it is refused, after the handshake and before the first stream."""
     from libp2p.crypto.ed25519 import create_new_key_pair as create_ed25519
     from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
@@ -95,8 +94,8 @@ async def test_a_key_of_another_type_is_no_node(attack: Any) -> None:
     ],
     ids=range(12),
 )
-async def test_garbage_on_the_socket(make_attack: Any, garbage: bytes) -> None:
-    async with make_attack(handshake_s=1.0) as attack:
+async def test_garbage_on_the_socket(garbage: bytes) -> None:
+    async with attack_on(handshake_s=1.0) as attack:
         for _ in range(2):
             async with await _tcp(attack) as stream:
                 with suppress(trio.BrokenResourceError):
@@ -109,9 +108,9 @@ async def test_garbage_on_the_socket(make_attack: Any, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize("head", [b"", b"\x13", b"\x13/multistream/1.0.0\n", b"GET / HTTP/1.1\r\n"])
-async def test_half_handshakes_end_and_others_are_served(make_attack: Any, head: bytes) -> None:
+async def test_half_handshakes_end_and_others_are_served(head: bytes) -> None:
     """A stock node waits for ever for the rest of a WebSocket upgrade."""
-    async with make_attack(handshake_s=1.0, handshakes=40) as attack, AsyncExitStack() as sockets:
+    async with attack_on(handshake_s=1.0, handshakes=40) as attack, AsyncExitStack() as sockets:
         silent = []
         for _ in range(30):
             stream = await _tcp(attack)
@@ -127,21 +126,19 @@ async def test_half_handshakes_end_and_others_are_served(make_attack: Any, head:
         await attack.still_serves()
 
 
-async def test_handshakes_beyond_the_bound_are_hung_up_on(make_attack: Any) -> None:
-    async with make_attack(handshake_s=5.0, handshakes=10) as attack, AsyncExitStack() as sockets:
+async def test_handshakes_beyond_the_bound_are_hung_up_on() -> None:
+    async with attack_on(handshake_s=5.0, handshakes=10) as attack, AsyncExitStack() as sockets:
         for _ in range(50):
             sockets.push_async_callback((await _tcp(attack)).aclose)
-        with trio.fail_after(5):
-            while attack.victim.listener.refused < 40:
-                await trio.sleep(0.01)
+        await eventually(lambda: attack.victim.listener.refused >= 40)
         await attack.still_serves()
 
 
-async def test_inbound_slots_are_given_back(make_attack: Any, tools: Any) -> None:
+async def test_inbound_slots_are_given_back() -> None:
     """A stock node keeps the slot of every inbound connection that ever stood: after 300 it is deaf."""
-    async with make_attack(connections=6) as attack:
+    async with attack_on(connections=6) as attack:
         for n in range(30):
-            async with open_libp2p(tools.key(100 + n), tools.config(listen=())) as visitor:
+            async with open_libp2p(key(100 + n), config(listen=())) as visitor:
                 with trio.fail_after(5):
                     while True:
                         with suppress(PeerUnreachable):
@@ -150,21 +147,22 @@ async def test_inbound_slots_are_given_back(make_attack: Any, tools: Any) -> Non
         await attack.still_serves()
 
 
-async def test_connections_beyond_the_bound_are_refused(make_attack: Any, tools: Any) -> None:
-    async with make_attack(connections=3) as attack, open_libp2p(tools.key(50), tools.config()) as third:
+async def test_connections_beyond_the_bound_are_refused() -> None:
+    async with attack_on(connections=3) as attack, open_libp2p(key(50), config()) as third:
         await third.connect(attack.victim.addresses[0])
-        async with open_libp2p(tools.key(51), tools.config()) as fourth:
+        async with open_libp2p(key(51), config()) as fourth:
             with pytest.raises(PeerUnreachable):
                 await fourth.connect(attack.victim.addresses[0])
         await attack.still_serves()
 
 
-async def test_a_wrong_key_at_an_address(attack: Any, tools: Any) -> None:
+async def test_a_wrong_key_at_an_address(attack: Attack) -> None:
     """The typed error names it, and the right peer at the same address is reached at once after."""
     place = attack.victim.addresses[0].rpartition("/")[0]
-    async with open_libp2p(tools.key(60), tools.config()) as other:
+    async with open_libp2p(key(60), config()) as other:
         with pytest.raises(WrongPeer):
-            await other.connect(f"{place}/{tools.key(61).peer_id}")
+            await other.connect(f"{place}/{key(61).peer_id}")
+        assert other.book.addresses(key(61).node_id) == ()
         assert await other.connect(attack.victim.addresses[0]) == attack.victim.me
     await attack.still_serves()
 
@@ -173,14 +171,14 @@ async def test_a_wrong_key_at_an_address(attack: Any, tools: Any) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["tcp", "websocket"])
-async def test_one_port_serves_both_and_dials_are_quick(attack: Any, tools: Any, index: int) -> None:
+async def test_one_port_serves_both_and_dials_are_quick(attack: Attack, index: int) -> None:
     """A stock dial takes 250 ms whatever the peer does."""
     tcp, websocket = attack.victim.addresses
     assert _host_and_port(tcp) == _host_and_port(websocket)
     assert "/ws/" in websocket and "/ws/" not in tcp
     times = []
     for n in range(5):
-        async with open_libp2p(tools.key(70 + n), tools.config(listen=())) as visitor:
+        async with open_libp2p(key(70 + n), config(listen=())) as visitor:
             start = trio.current_time()
             await visitor.connect(attack.victim.addresses[index])
             times.append(trio.current_time() - start)
@@ -191,7 +189,7 @@ async def test_one_port_serves_both_and_dials_are_quick(attack: Any, tools: Any,
     await attack.still_serves()
 
 
-async def test_every_socket_is_without_delay(attack: Any) -> None:
+async def test_every_socket_is_without_delay(attack: Attack) -> None:
     sockets = [wire for node in (attack.victim, attack.witness) for wire in _wires(node)]
     assert len(sockets) >= 3  # dialed and accepted ones
     assert all(wire.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for wire in sockets)
@@ -205,27 +203,25 @@ def _wires(node: Any) -> list[Wire]:
     return wires
 
 
-async def test_a_peer_that_comes_up_later_is_reached(tools: Any) -> None:
+async def test_a_peer_that_comes_up_later_is_reached() -> None:
     """A stock node refuses to dial it for a minute after a failure."""
     async with AsyncExitStack() as stack:
-        async with open_libp2p(tools.key(2), tools.config()) as first_life:
+        async with open_libp2p(key(2), config()) as first_life:
             place = first_life.addresses[0].partition("/p2p/")[0]
-        a = await stack.enter_async_context(
-            open_libp2p(tools.key(1), tools.config(bootstrap=(f"{place}/p2p/{tools.key(2).peer_id}",)))
-        )
+        a = await stack.enter_async_context(open_libp2p(key(1), config(bootstrap=(f"{place}/p2p/{key(2).peer_id}",))))
         with pytest.raises(PeerUnreachable):
-            await a.connect(f"{place}/p2p/{tools.key(2).peer_id}", timeout_ms=2000)
-        await stack.enter_async_context(open_libp2p(tools.key(2), tools.config(listen=(place,))))
-        await tools.until_up(a, tools.key(2).node_id)
+            await a.connect(f"{place}/p2p/{key(2).peer_id}", timeout_ms=2000)
+        await stack.enter_async_context(open_libp2p(key(2), config(listen=(place,))))
+        await until_up(a, key(2).node_id)
 
 
-async def test_every_address_of_a_peer_is_tried(tools: Any) -> None:
+async def test_every_address_of_a_peer_is_tried() -> None:
     """A stock node tries one address per transport, and never loopback beside others."""
-    async with open_libp2p(tools.key(1), tools.config()) as a, open_libp2p(tools.key(2), tools.config()) as b:
-        b.handle("echo", tools.echo)
+    async with open_libp2p(key(1), config()) as a, open_libp2p(key(2), config()) as b:
+        b.handle("echo", echo)
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))
-            dead = f"/ip4/127.0.0.1/tcp/{nobody.getsockname()[1]}/p2p/{tools.key(2).peer_id}"
+            dead = f"/ip4/127.0.0.1/tcp/{nobody.getsockname()[1]}/p2p/{key(2).peer_id}"
             a.learn(b.me, [dead, dead.replace("/p2p/", "/ws/p2p/"), *b.addresses])
             stream = await a.open_stream(b.me, "echo")
         await stream.send(b"x")
@@ -233,50 +229,50 @@ async def test_every_address_of_a_peer_is_tried(tools: Any) -> None:
         assert str(a.book.addresses(b.me)[0]) in b.addresses
 
 
-async def test_a_blackhole_address_does_not_hold_up_the_others(tools: Any) -> None:
-    async with open_libp2p(tools.key(1), tools.config()) as a, open_libp2p(tools.key(2), tools.config()) as b:
-        b.handle("echo", tools.echo)
+async def test_a_blackhole_address_does_not_hold_up_the_others() -> None:
+    async with open_libp2p(key(1), config()) as a, open_libp2p(key(2), config()) as b:
+        b.handle("echo", echo)
         with socket.socket() as hole:
             hole.bind(("127.0.0.1", 0))
             hole.listen(1)  # accepts, and never says a word
-            a.learn(b.me, [f"/ip4/127.0.0.1/tcp/{hole.getsockname()[1]}/p2p/{tools.key(2).peer_id}", *b.addresses])
+            a.learn(b.me, [f"/ip4/127.0.0.1/tcp/{hole.getsockname()[1]}/p2p/{key(2).peer_id}", *b.addresses])
             start = trio.current_time()
             await a.open_stream(b.me, "echo")
             assert trio.current_time() - start < 2.0
 
 
-async def test_the_degree_is_filled_from_the_address_book(tools: Any, tmp_path: Path) -> None:
+async def test_the_degree_is_filled_from_the_address_book(tmp_path: Path) -> None:
     book = tmp_path / "book.json"
     async with AsyncExitStack() as stack:
-        others = [await stack.enter_async_context(open_libp2p(tools.key(10 + n), tools.config())) for n in range(3)]
-        async with open_libp2p(tools.key(1), tools.config(book_path=book, degree=0)) as a:
+        others = [await stack.enter_async_context(open_libp2p(key(10 + n), config())) for n in range(3)]
+        async with open_libp2p(key(1), config(book_path=book, degree=0)) as a:
             for other in others:
                 a.learn(other.me, other.addresses)
         assert book.exists()
-        async with open_libp2p(tools.key(1), tools.config(book_path=book, degree=2)) as a:
+        async with open_libp2p(key(1), config(book_path=book, degree=2)) as a:
             with trio.fail_after(10):
                 while len(a.peers()) < 2:
                     await a.links.events.changed()
             assert a.peers() <= {other.me for other in others}
 
 
-async def test_a_lost_peer_comes_back_with_growing_pauses(tools: Any) -> None:
-    async with open_libp2p(tools.key(1), tools.config(dial_retry_first_s=0.1)) as a:
-        async with open_libp2p(tools.key(2), tools.config()) as b:
+async def test_a_lost_peer_comes_back_with_growing_pauses() -> None:
+    async with open_libp2p(key(1), config(dial_retry_first_s=0.1)) as a:
+        async with open_libp2p(key(2), config()) as b:
             place = b.addresses[0].partition("/p2p/")[0]
             await a.connect(b.addresses[0])
         with trio.fail_after(5):
             while a.peers():
                 await a.links.events.changed()
         await trio.sleep(0.5)
-        async with open_libp2p(tools.key(2), tools.config(listen=(place,))):
-            await tools.until_up(a, tools.key(2).node_id)
+        async with open_libp2p(key(2), config(listen=(place,))):
+            await until_up(a, key(2).node_id)
 
 
-async def test_wanted_peers_are_bounded(tools: Any) -> None:
-    async with open_libp2p(tools.key(1), tools.config(wanted=1)) as a, open_libp2p(tools.key(2), tools.config()) as b:
+async def test_wanted_peers_are_bounded() -> None:
+    async with open_libp2p(key(1), config(wanted=1)) as a, open_libp2p(key(2), config()) as b:
         await a.connect(b.addresses[0])
-        async with open_libp2p(tools.key(3), tools.config()) as c:
+        async with open_libp2p(key(3), config()) as c:
             with pytest.raises(TransportError):
                 await a.connect(c.addresses[0])
 
@@ -304,7 +300,7 @@ async def _other_process() -> AsyncIterator[tuple[Any, str]]:
             await process.stdout.aclose()
 
 
-async def test_a_frozen_peer_is_noticed(attack: Any) -> None:
+async def test_a_frozen_peer_is_noticed(attack: Attack) -> None:
     """A stock node did not notice in 45 s."""
     async with _other_process() as (process, address):
         peer = await attack.victim.connect(address)
@@ -327,7 +323,7 @@ async def test_a_frozen_peer_is_noticed(attack: Any) -> None:
                     break
 
 
-async def test_a_killed_peer_is_noticed_at_once(attack: Any) -> None:
+async def test_a_killed_peer_is_noticed_at_once(attack: Attack) -> None:
     async with _other_process() as (process, address):
         peer = await attack.victim.connect(address)
         events = attack.victim.events()
@@ -341,111 +337,16 @@ async def test_a_killed_peer_is_noticed_at_once(attack: Any) -> None:
         await attack.still_serves()
 
 
-async def test_our_own_pause_is_not_taken_for_the_peers(make_attack: Any) -> None:
+async def test_our_own_pause_is_not_taken_for_the_peers() -> None:
     """After a long stall of this process the peers' bytes wait in the sockets: nobody is dropped."""
-    async with make_attack(muxer=MuxerLimits(ping_every_s=0.1, dead_after_s=0.5)) as attack:
+    async with attack_on(muxer=MuxerLimits(ping_every_s=0.1, dead_after_s=0.5)) as attack:
         events = attack.victim.events()
         for _ in range(3):
-            time.sleep(1.5)  # noqa: ASYNC251  (the stall is the test)
+            resume_at = time.monotonic() + 1.5
+            while time.monotonic() < resume_at:
+                pass  # the whole process stands still: that is the test
             await trio.sleep(0.3)
         with trio.move_on_after(1.0):
             async for event in events:
                 assert isinstance(event, PeerUp)
         await attack.still_serves()
-
-
-# --- the process
-
-
-async def test_a_port_that_is_taken(attack: Any, tools: Any) -> None:
-    place = attack.victim.addresses[0].partition("/p2p/")[0]
-    with pytest.raises(TransportError, match="in use") as refused:
-        async with open_libp2p(tools.key(80), tools.config(listen=(place,))):
-            pass
-    assert refused.value.hint is not None
-
-
-async def test_what_the_block_raises_comes_out_as_it_is(tools: Any) -> None:
-    with pytest.raises(KeyError):
-        async with open_libp2p(tools.key(1), tools.config()):
-            raise KeyError("the caller's")
-
-
-async def test_closing_is_quick_and_leaves_no_thread(tools: Any) -> None:
-    async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(open_libp2p(tools.key(20 + n), tools.config())) for n in range(4)]
-        for node in nodes[1:]:
-            await node.connect(nodes[0].addresses[0])
-        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-        assert all(name.startswith("Trio thread") for name in others)  # trio's own, from an earlier test
-        start = trio.current_time()
-    assert trio.current_time() - start < 3.0
-
-
-async def test_mdns_starts_and_stops(tools: Any) -> None:
-    """Whether multicast works here or not: no thread stays, and nobody waits for it."""
-    local = ("/ip4/127.0.0.1/tcp/0",)
-    with trio.fail_after(30):
-        async with open_libp2p(tools.key(1), tools.config(listen=local, mdns=True)) as node:
-            assert node.me == tools.key(1).node_id
-
-
-async def test_cancelling_closes_too(tools: Any) -> None:
-    with trio.move_on_after(0.5) as scope:
-        async with open_libp2p(tools.key(1), tools.config()) as a, open_libp2p(tools.key(2), tools.config()) as b:
-            await a.connect(b.addresses[0])
-            await trio.sleep_forever()
-    assert scope.cancelled_caught
-
-
-def test_a_whole_life_without_a_warning() -> None:
-    """In a process of its own, with every warning an error and the log configured by the program."""
-    program = """
-import gc, logging, threading, trio
-logging.basicConfig(level=logging.WARNING, format="LOG %(name)s %(message)s")
-from p2pnode.identity import NodeKey
-from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
-
-async def main():
-    config = Libp2pConfig(listen=("/ip4/127.0.0.1/tcp/0",))
-    async with open_libp2p(NodeKey.generate(), config) as a, open_libp2p(NodeKey.generate(), config) as b:
-        for address in b.addresses:
-            await a.connect(address)
-            await a.disconnect(b.me)
-        await a.connect(b.addresses[0])
-
-trio.run(main)
-gc.collect()
-assert len(logging.getLogger().handlers) == 1
-assert threading.enumerate() == [threading.main_thread()]
-"""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-
-
-def test_another_libp2p_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from p2pnode.transport.libp2p import hardening
-
-    monkeypatch.setattr(hardening, "LIBP2P_VERSION", "0.9.0")
-    with pytest.raises(TransportError, match="pip install"):
-        hardening.check_version()
-
-
-async def test_libp2ps_log_is_tamed(attack: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    await attack.attacker.disconnect(attack.victim.me)
-    await attack.still_serves()
-    assert [record for record in caplog.records if record.name.startswith("libp2p")] == []
-
-
-def test_the_key_is_one(tools: Any) -> None:
-    key = tools.key(5)
-    assert ID.from_pubkey(create_new_key_pair(key.secret).public_key).to_base58() == key.peer_id

@@ -12,6 +12,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from p2pnode.identity import NodeKey
 from p2pnode.transport.libp2p import open_libp2p
 from p2pnode.transport.seam import GOSSIP_BYTES_MAX, Verdict
+from tests.runtime.traps.attack import MESHSUB, TOPIC, Attack, accept, attack_on, config, drained, heard_of, key
 
 SIGNING_PREFIX = b"libp2p-pubsub:"
 
@@ -29,14 +30,14 @@ def _encode(rpc: rpc_pb2.RPC) -> bytes:
     return _length(len(body)) + body
 
 
-def _message(tools: Any, author: NodeKey, data: bytes, *, seqno: int | None = None, **fields: Any) -> rpc_pb2.Message:
+def _message(author: NodeKey, data: bytes, *, seqno: int | None = None, **fields: Any) -> rpc_pb2.Message:
     from libp2p.crypto.secp256k1 import create_new_key_pair
 
     pair = create_new_key_pair(author.secret)
     message = rpc_pb2.Message(
         **{
             "data": data,
-            "topicIDs": [tools.TOPIC],
+            "topicIDs": [TOPIC],
             "from_id": ID.from_pubkey(pair.public_key).to_bytes(),
             "seqno": (seqno if seqno is not None else time.time_ns()).to_bytes(8, "big"),
             **fields,
@@ -59,18 +60,18 @@ def _message(tools: Any, author: NodeKey, data: bytes, *, seqno: int | None = No
     ],
     ids=lambda garbage: garbage[:6].hex(),
 )
-async def test_bytes_that_are_no_rpc(attack: Any, tools: Any, garbage: bytes) -> None:
-    stream = await attack.raw_stream(tools.MESHSUB)
+async def test_bytes_that_are_no_rpc(attack: Attack, garbage: bytes) -> None:
+    stream = await attack.raw_stream(MESHSUB)
     await stream.write(garbage)
     await attack.still_serves()
 
 
-async def test_a_message_with_a_bad_key(attack: Any, tools: Any) -> None:
+async def test_a_message_with_a_bad_key(attack: Attack) -> None:
     """A stock node dies of ``deserialize_public_key`` when the author's id holds no key."""
-    stream = await attack.raw_stream(tools.MESHSUB)
+    stream = await attack.raw_stream(MESHSUB)
     hashed_id = bytes.fromhex("1220") + bytes(32)
-    good = _message(tools, tools.key(3), b"x")
-    for from_id, key in [
+    good = _message(key(3), b"x")
+    for from_id, claimed in [
         (hashed_id, b"\xff\xff\xff"),
         (hashed_id, b""),
         (b"", b""),
@@ -78,51 +79,51 @@ async def test_a_message_with_a_bad_key(attack: Any, tools: Any) -> None:
         (b"\0", b""),
     ]:
         bad = rpc_pb2.Message(
-            data=b"x", topicIDs=[tools.TOPIC], from_id=from_id, seqno=bytes(8), key=key, signature=good.signature
+            data=b"x", topicIDs=[TOPIC], from_id=from_id, seqno=bytes(8), key=claimed, signature=good.signature
         )
         await stream.write(_encode(rpc_pb2.RPC(publish=[bad])))
     await attack.still_serves()
 
 
-async def test_forged_and_malformed_messages_are_not_delivered(attack: Any, tools: Any) -> None:
-    stream = await attack.raw_stream(tools.MESHSUB)
-    author = tools.key(3)
-    forged = _message(tools, author, b"forged")
+async def test_forged_and_malformed_messages_are_not_delivered(attack: Attack) -> None:
+    stream = await attack.raw_stream(MESHSUB)
+    author = key(3)
+    forged = _message(author, b"forged")
     forged.data = b"forged otherwise"
-    unsigned = _message(tools, author, b"unsigned")
+    unsigned = _message(author, b"unsigned")
     unsigned.ClearField("signature")
-    garbled = _message(tools, author, b"garbled")
+    garbled = _message(author, b"garbled")
     garbled.signature = b"\x30\x06\x02\x01\x00\x02\x01\x00"
-    in_our_name = _message(tools, tools.key(1), b"in the victim's own name")
+    in_our_name = _message(key(1), b"in the victim's own name")
     edwards = create_ed25519(bytes(range(32)))
-    other_key = _message(tools, author, b"no node", from_id=ID.from_pubkey(edwards.public_key).to_bytes())
+    other_key = _message(author, b"no node", from_id=ID.from_pubkey(edwards.public_key).to_bytes())
     for bad in [
         forged,
         unsigned,
         garbled,
         in_our_name,
         other_key,
-        _message(tools, author, b"two topics", topicIDs=[tools.TOPIC, tools.TOPIC]),
-        _message(tools, author, b"no topic", topicIDs=[]),
-        _message(tools, author, b"unknown topic", topicIDs=["made up"]),
-        _message(tools, author, bytes(GOSSIP_BYTES_MAX + 1)),
-        _message(tools, author, b"short seqno", seqno=1) if False else _short_seqno(tools, author),
+        _message(author, b"two topics", topicIDs=[TOPIC, TOPIC]),
+        _message(author, b"no topic", topicIDs=[]),
+        _message(author, b"unknown topic", topicIDs=["made up"]),
+        _message(author, bytes(GOSSIP_BYTES_MAX + 1)),
+        _message(author, b"short seqno", seqno=1) if False else _short_seqno(author),
     ]:
         await stream.write(_encode(rpc_pb2.RPC(publish=[bad])))
-    await stream.write(_encode(rpc_pb2.RPC(publish=[_message(tools, author, b"good")])))
-    heard = await tools.drained(attack.at_victim, 0.5)
+    await stream.write(_encode(rpc_pb2.RPC(publish=[_message(author, b"good")])))
+    heard = await drained(attack.at_victim, 0.5)
     assert [gossip.data for gossip in heard] == [b"good"]
     assert heard[0].origin == author.node_id == heard[0].forwarder
     await attack.still_serves()
 
 
-def _short_seqno(tools: Any, author: NodeKey) -> rpc_pb2.Message:
-    message = _message(tools, author, b"short seqno")
+def _short_seqno(author: NodeKey) -> rpc_pb2.Message:
+    message = _message(author, b"short seqno")
     message.seqno = b"\x01"
     return message
 
 
-async def test_a_check_that_raises(tools: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_check_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     """A stock node dies of any exception in a synchronous validator."""
 
     def check(forwarder: bytes, origin: bytes, data: bytes) -> Verdict:
@@ -130,23 +131,23 @@ async def test_a_check_that_raises(tools: Any, caplog: pytest.LogCaptureFixture)
             raise ZeroDivisionError
         return Verdict.ACCEPT
 
-    async with open_libp2p(tools.key(1), tools.config()) as a, open_libp2p(tools.key(2), tools.config()) as b:
-        at_a = await a.subscribe(tools.TOPIC, check)
-        await b.subscribe(tools.TOPIC, tools.accept)
+    async with open_libp2p(key(1), config()) as a, open_libp2p(key(2), config()) as b:
+        at_a = await a.subscribe(TOPIC, check)
+        await b.subscribe(TOPIC, accept)
         await b.connect(a.addresses[0])
-        await tools.heard_of(b, at_a, b"hello")
+        await heard_of(b, at_a, b"hello")
         for _ in range(3):
-            await b.publish(tools.TOPIC, b"bug")
-        await tools.heard_of(b, at_a, b"alive")
-        assert a.topics.counts(tools.TOPIC).check_bugs == 3
+            await b.publish(TOPIC, b"bug")
+        await heard_of(b, at_a, b"alive")
+        assert a.topics.counts(TOPIC).check_bugs == 3
         assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_burst_of_500_arrives_whole(attack: Any, tools: Any) -> None:
+async def test_a_burst_of_500_arrives_whole(attack: Attack) -> None:
     """A stock node delivers 16: its queues hold 32 and overflow silently."""
     with trio.fail_after(20):
         for n in range(500):
-            await attack.victim.publish(tools.TOPIC, b"burst %d" % n)
+            await attack.victim.publish(TOPIC, b"burst %d" % n)
         heard: set[bytes] = set()
         while len(heard) < 500:
             data = (await attack.at_witness.receive()).data
@@ -154,28 +155,28 @@ async def test_a_burst_of_500_arrives_whole(attack: Any, tools: Any) -> None:
                 heard.add(data)
 
 
-async def test_a_fast_restart_with_the_same_key_loses_nothing(tools: Any) -> None:
+async def test_a_fast_restart_with_the_same_key_loses_nothing() -> None:
     """A stock node repeats sequence numbers after a restart: its peers drop 198 of the next 200 as seen."""
-    async with open_libp2p(tools.key(2), tools.config()) as stays:
-        reader = await stays.subscribe(tools.TOPIC, tools.accept)
+    async with open_libp2p(key(2), config()) as stays:
+        reader = await stays.subscribe(TOPIC, accept)
         for life in range(2):
-            async with open_libp2p(tools.key(1), tools.config()) as restarts:
-                await restarts.subscribe(tools.TOPIC, tools.accept)
+            async with open_libp2p(key(1), config()) as restarts:
+                await restarts.subscribe(TOPIC, accept)
                 await restarts.connect(stays.addresses[0])
-                await tools.heard_of(restarts, reader, b"life %d" % life)
-                await tools.drained(reader)
+                await heard_of(restarts, reader, b"life %d" % life)
+                await drained(reader)
                 for n in range(200):
-                    await restarts.publish(tools.TOPIC, b"%d" % n)
+                    await restarts.publish(TOPIC, b"%d" % n)
                 with trio.fail_after(10):
                     heard = {(await reader.receive()).data for _ in range(200)}
                 assert heard == {b"%d" % n for n in range(200)}
 
 
-async def test_one_iwant_for_a_message_many_times_over(attack: Any, tools: Any) -> None:
+async def test_one_iwant_for_a_message_many_times_over(attack: Attack) -> None:
     """A stock node builds an answer with a copy for each repetition: one RPC makes it allocate gigabytes."""
-    await attack.victim.publish(tools.TOPIC, bytes(GOSSIP_BYTES_MAX))
+    await attack.victim.publish(TOPIC, bytes(GOSSIP_BYTES_MAX))
     message_id = next(reversed(attack.victim.router.mcache.msgs))
-    stream = await attack.raw_stream(tools.MESHSUB)
+    stream = await attack.raw_stream(MESHSUB)
     iwant = rpc_pb2.ControlIWant(messageIDs=[message_id] * 10_000)
     await stream.write(_encode(rpc_pb2.RPC(control=rpc_pb2.ControlMessage(iwant=[iwant]))))
     await attack.still_serves()
@@ -183,9 +184,9 @@ async def test_one_iwant_for_a_message_many_times_over(attack: Any, tools: Any) 
     assert queue is None or queue._bytes <= 4 << 20
 
 
-async def test_control_messages_for_made_up_topics_leave_nothing(attack: Any, tools: Any) -> None:
+async def test_control_messages_for_made_up_topics_leave_nothing(attack: Attack) -> None:
     """A stock node keeps a back-off for ever for every topic name that it is sent."""
-    stream = await attack.raw_stream(tools.MESHSUB)
+    stream = await attack.raw_stream(MESHSUB)
     for batch in range(20):
         names = [f"made up {batch} {n}" for n in range(500)]
         control = rpc_pb2.ControlMessage(
@@ -198,23 +199,23 @@ async def test_control_messages_for_made_up_topics_leave_nothing(attack: Any, to
     await stream.write(_encode(rpc_pb2.RPC(subscriptions=subscriptions)))
     await attack.still_serves()
     router, pubsub = attack.victim.router, attack.victim.pubsub
-    assert set(router.back_off) <= {tools.TOPIC}
+    assert set(router.back_off) <= {TOPIC}
     assert len(router.ihave_message_limits[ID.from_base58(attack.attacker._key.peer_id)]) <= 1
     assert len(pubsub.peer_topics) <= 102
 
 
-async def test_a_prune_for_ever_lasts_an_hour(attack: Any, tools: Any) -> None:
-    stream = await attack.raw_stream(tools.MESHSUB)
-    prune = rpc_pb2.ControlPrune(topicID=tools.TOPIC, backoff=2**64 - 1)
+async def test_a_prune_for_ever_lasts_an_hour(attack: Attack) -> None:
+    stream = await attack.raw_stream(MESHSUB)
+    prune = rpc_pb2.ControlPrune(topicID=TOPIC, backoff=2**64 - 1)
     await stream.write(_encode(rpc_pb2.RPC(control=rpc_pb2.ControlMessage(prune=[prune]))))
     await attack.still_serves()
-    until = attack.victim.router.back_off[tools.TOPIC].values()
+    until = attack.victim.router.back_off[TOPIC].values()
     assert all(at <= time.time() + 3601 for at in until)
 
 
-async def test_a_heartbeat_that_raises_goes_on(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_heartbeat_that_raises_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stock node's heartbeat is a daemon task: any exception in it ends the node."""
-    async with open_libp2p(tools.key(1), tools.config()) as node:
+    async with open_libp2p(key(1), config()) as node:
         beats: list[int] = []
         beaten = trio.Event()
 
@@ -229,35 +230,35 @@ async def test_a_heartbeat_that_raises_goes_on(tools: Any, monkeypatch: pytest.M
             await beaten.wait()
 
 
-async def test_a_flood_is_paid_for_by_its_origin(make_attack: Any, tools: Any) -> None:
+async def test_a_flood_is_paid_for_by_its_origin() -> None:
     """Ten times its share from one origin: bounded, and the witness's own messages still arrive."""
-    async with make_attack(topic_rate_default=100.0) as attack:
-        before = attack.victim.topics.counts(tools.TOPIC).accepted
-        stream = await attack.raw_stream(tools.MESHSUB)
-        author = tools.key(3)
+    async with attack_on(topic_rate_default=100.0) as attack:
+        before = attack.victim.topics.counts(TOPIC).accepted
+        stream = await attack.raw_stream(MESHSUB)
+        author = key(3)
         start = trio.current_time()
         for n in range(3000):
-            await stream.write(_encode(rpc_pb2.RPC(publish=[_message(tools, author, b"flood %d" % n)])))
+            await stream.write(_encode(rpc_pb2.RPC(publish=[_message(author, b"flood %d" % n)])))
         await attack.still_serves()
         spent = trio.current_time() - start
-        counts = attack.victim.topics.counts(tools.TOPIC)
+        counts = attack.victim.topics.counts(TOPIC)
         assert counts.accepted - before <= 400 + 50 * spent + 60
         assert counts.origin_over + counts.forwarder_over > 2000
 
 
-async def test_a_subscriber_who_never_reads_costs_bounded_memory(attack: Any, tools: Any) -> None:
+async def test_a_subscriber_who_never_reads_costs_bounded_memory(attack: Attack) -> None:
     """The attacker joins the mesh and stops reading; the victim's queue for it stays bounded."""
-    await attack.attacker.subscribe(tools.TOPIC, tools.accept)
-    await tools.heard_of(attack.victim, attack.at_witness, b"meshed")
+    await attack.attacker.subscribe(TOPIC, accept)
+    await heard_of(attack.victim, attack.at_witness, b"meshed")
     muxer = attack.attacker.links.best(attack.victim.me)
 
-    async def read_nothing(n: int | None = None) -> bytes:
+    async def read_nothing() -> bytes:
         await trio.sleep_forever()
         raise AssertionError
 
-    muxer.secured_conn.read = read_nothing
+    muxer.records.read = read_nothing
     for n in range(600):
-        await attack.victim.publish(tools.TOPIC, bytes(15_000) + b"%d" % n)
+        await attack.victim.publish(TOPIC, bytes(15_000) + b"%d" % n)
     victim_side = attack.victim.links.best(attack.attacker.me)
     if victim_side is not None:
         assert victim_side.unsent <= 2 << 20

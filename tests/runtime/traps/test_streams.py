@@ -12,6 +12,8 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from p2pnode.transport.libp2p import open_libp2p
 from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.seam import FrameTooLarge, PeerUnreachable, Stream, StreamClosed, StreamTimeout, TransportError
+from tests.runtime.transports import eventually
+from tests.runtime.traps.attack import Attack, attack_on, config, echo, key
 
 ECHO = "/p2pnode/echo/1"
 
@@ -23,20 +25,20 @@ async def _dead(stream: Any) -> None:
             await stream.read()
 
 
-async def _lost(attack: Any) -> None:
+async def _lost(attack: Attack) -> None:
     """Wait until the victim has dropped the attacker."""
     with trio.fail_after(10):
         while attack.attacker.me in attack.victim.peers():
             await attack.victim.links.events.changed()
 
 
-def _muxer(attack: Any) -> Muxer:
+def _muxer(attack: Attack) -> Muxer:
     muxer = attack.attacker.links.best(attack.victim.me)
     assert isinstance(muxer, Muxer)
     return muxer
 
 
-async def test_a_handler_that_raises(attack: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_raises(attack: Attack, caplog: pytest.LogCaptureFixture) -> None:
     """A stock node dies with it."""
 
     async def bug(stream: Stream) -> None:
@@ -53,7 +55,7 @@ async def test_a_handler_that_raises(attack: Any, caplog: pytest.LogCaptureFixtu
     await attack.still_serves()
 
 
-async def test_a_handler_that_never_closes_leaks_nothing(attack: Any) -> None:
+async def test_a_handler_that_never_closes_leaks_nothing(attack: Attack) -> None:
     """In a stock node 600 such streams stay on both sides for ever."""
 
     async def forgetful(stream: Stream) -> None:
@@ -67,14 +69,15 @@ async def test_a_handler_that_never_closes_leaks_nothing(attack: Any) -> None:
             await stream.receive()
         await stream.close()
     await attack.still_serves()
-    with trio.fail_after(5):
-        while len(_muxer(attack).streams) > 4 or len(attack.victim.links.best(attack.attacker.me).streams) > 4:
-            await trio.sleep(0.05)
+    await eventually(lambda: len(_muxer(attack).streams) <= 4)
+    victim_side = attack.victim.links.best(attack.attacker.me)
+    assert victim_side is not None
+    await eventually(lambda: len(victim_side.streams) <= 4)
 
 
-async def test_streams_that_are_opened_and_never_used(make_attack: Any) -> None:
+async def test_streams_that_are_opened_and_never_used() -> None:
     """They are refused beyond the bound, others are served, and they end at their deadline."""
-    async with make_attack(inbound_streams_per_peer=20, first_frame_s=2.0) as attack:
+    async with attack_on(inbound_streams_per_peer=20, first_frame_s=2.0) as attack:
         streams = [await attack.raw_stream() for _ in range(200)]
         await attack.still_serves()
         assert attack.victim.inbound.refused >= 180 - 1
@@ -85,16 +88,16 @@ async def test_streams_that_are_opened_and_never_used(make_attack: Any) -> None:
         await attack.still_serves()
 
 
-async def test_streams_beyond_the_muxer_bound(make_attack: Any) -> None:
-    async with make_attack(inbound_streams_per_peer=10_000) as attack:
+async def test_streams_beyond_the_muxer_bound() -> None:
+    async with attack_on(inbound_streams_per_peer=10_000) as attack:
         for _ in range(1000):
             await attack.raw_stream()
         await attack.still_serves()
         assert len(attack.victim.links.best(attack.attacker.me).streams) <= 300
 
 
-async def test_streams_are_refused_with_a_typed_error(make_attack: Any) -> None:
-    async with make_attack(inbound_streams_per_peer=5) as attack:
+async def test_streams_are_refused_with_a_typed_error() -> None:
+    async with attack_on(inbound_streams_per_peer=5) as attack:
         kept = []
         with pytest.raises(PeerUnreachable):
             for _ in range(10):
@@ -104,23 +107,23 @@ async def test_streams_are_refused_with_a_typed_error(make_attack: Any) -> None:
         await attack.still_serves()
 
 
-async def test_a_first_frame_that_never_comes(make_attack: Any) -> None:
-    async with make_attack(first_frame_s=0.5) as attack:
+async def test_a_first_frame_that_never_comes() -> None:
+    async with attack_on(first_frame_s=0.5) as attack:
         stream = await attack.raw_stream(ECHO)
         await _dead(stream)
         await attack.still_serves()
 
 
-async def test_a_frame_that_is_never_finished(make_attack: Any) -> None:
-    async with make_attack(frame_s=0.5) as attack:
+async def test_a_frame_that_is_never_finished() -> None:
+    async with attack_on(frame_s=0.5) as attack:
         stream = await attack.raw_stream(ECHO)
         await stream.write(struct.pack("!I", 1000) + b"a little of it")
         await _dead(stream)
         await attack.still_serves()
 
 
-async def test_an_idle_stream_ends_in_time(make_attack: Any) -> None:
-    async with make_attack(idle_s=0.5) as attack:
+async def test_an_idle_stream_ends_in_time() -> None:
+    async with attack_on(idle_s=0.5) as attack:
         stream = await attack.attacker.open_stream(attack.victim.me, "echo")
         await stream.send(b"x")
         assert await stream.receive() == b"x"
@@ -130,7 +133,7 @@ async def test_an_idle_stream_ends_in_time(make_attack: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, 1 << 31, (1 << 32) - 1])
-async def test_an_announced_frame_is_refused_before_it_is_buffered(attack: Any, size: int) -> None:
+async def test_an_announced_frame_is_refused_before_it_is_buffered(attack: Attack, size: int) -> None:
     refused = trio.Event()
 
     async def serve(stream: Stream) -> None:
@@ -161,7 +164,7 @@ async def test_an_announced_frame_is_refused_before_it_is_buffered(attack: Any, 
     ],
     ids=lambda garbage: garbage[:4].hex() + str(len(garbage)),
 )
-async def test_garbage_for_a_negotiation(attack: Any, garbage: bytes) -> None:
+async def test_garbage_for_a_negotiation(attack: Attack, garbage: bytes) -> None:
     stream = await attack.raw_stream()
     await stream.write(garbage)
     stream.end_writing()
@@ -169,9 +172,9 @@ async def test_garbage_for_a_negotiation(attack: Any, garbage: bytes) -> None:
     await attack.still_serves()
 
 
-async def test_a_slow_reader_costs_bounded_memory_and_ends_typed(make_attack: Any) -> None:
+async def test_a_slow_reader_costs_bounded_memory_and_ends_typed() -> None:
     """A stock writer gives up after 5 s, having filled 4 to 16 MiB at the reader."""
-    async with make_attack(send_s=1.0) as attack:
+    async with attack_on(send_s=1.0) as attack:
         opened: list[StreamTimeout] = []
         done = trio.Event()
 
@@ -194,27 +197,27 @@ async def test_a_slow_reader_costs_bounded_memory_and_ends_typed(make_attack: An
         await attack.still_serves()
 
 
-async def test_a_peer_that_reads_nothing_is_cut_off(attack: Any) -> None:
+async def test_a_peer_that_reads_nothing_is_cut_off(attack: Attack) -> None:
     """It pings and asks and never reads: what it makes us queue stays bounded, and it is dropped."""
     muxer = _muxer(attack)
 
-    async def read_nothing(n: int | None = None) -> bytes:
+    async def read_nothing() -> bytes:
         await trio.sleep_forever()
         raise AssertionError
 
-    muxer.secured_conn.read = read_nothing  # type: ignore[method-assign]
+    muxer.records.read = read_nothing  # type: ignore[method-assign]
     pings = struct.pack("!BBHII", 0, 2, 1, 0, 7) * 5000
     with trio.move_on_after(20):
         while attack.attacker.me in attack.victim.peers():
             victim_side = attack.victim.links.best(attack.attacker.me)
             assert victim_side is None or victim_side.unsent < 4 << 20
-            await muxer.secured_conn.write(pings)
+            await muxer.records.write(pings)
             await trio.lowlevel.checkpoint()
     assert attack.attacker.me not in attack.victim.peers()
     await attack.still_serves()
 
 
-async def test_a_window_overrun_costs_the_connection(attack: Any) -> None:
+async def test_a_window_overrun_costs_the_connection(attack: Attack) -> None:
     """A stock node only warns, and buffers without end."""
     done = trio.Event()
 
@@ -232,13 +235,13 @@ async def test_a_window_overrun_costs_the_connection(attack: Any) -> None:
     await attack.still_serves()
 
 
-async def test_unread_streams_together_are_bounded(make_attack: Any) -> None:
+async def test_unread_streams_together_are_bounded() -> None:
     done = trio.Event()
 
     async def sleepy(stream: Stream) -> None:
         await done.wait()
 
-    async with make_attack() as attack:
+    async with attack_on() as attack:
         attack.victim.handle("sleepy", sleepy)
         for _ in range(100):
             stream = await attack.raw_stream("/p2pnode/sleepy/1")
@@ -262,13 +265,13 @@ async def test_unread_streams_together_are_bounded(make_attack: Any) -> None:
     ],
     ids=["version", "type", "foreign id", "id 0", "huge", "go away"],
 )
-async def test_frames_that_are_no_yamux(attack: Any, frame: bytes) -> None:
-    await _muxer(attack).secured_conn.write(frame)
+async def test_frames_that_are_no_yamux(attack: Attack, frame: bytes) -> None:
+    await _muxer(attack).records.write(frame)
     await _lost(attack)
     await attack.still_serves()
 
 
-async def test_harmless_oddities_are_lived_with(attack: Any) -> None:
+async def test_harmless_oddities_are_lived_with(attack: Attack) -> None:
     """Frames for streams that are gone, resets of unknown ones, credit beyond reason, unasked pongs."""
     for frame in [
         struct.pack("!BBHII", 0, 0, 0, 99, 3) + b"abc",
@@ -278,17 +281,17 @@ async def test_harmless_oddities_are_lived_with(attack: Any) -> None:
         struct.pack("!BBHII", 0, 1, 1, 1001, (1 << 32) - 1),
         struct.pack("!BBHII", 0, 1, 0, 1001, (1 << 32) - 1),
     ]:
-        await _muxer(attack).secured_conn.write(frame)
+        await _muxer(attack).records.write(frame)
     await attack.still_serves()
     stream = await attack.attacker.open_stream(attack.victim.me, "echo")
     await stream.send(b"x")
     assert await stream.receive() == b"x"
 
 
-async def test_a_cancelled_send_leaves_the_connection_whole(tools: Any) -> None:
+async def test_a_cancelled_send_leaves_the_connection_whole() -> None:
     """A stock write that is cancelled cuts an encrypted record in half and kills every stream."""
-    async with open_libp2p(tools.key(1), tools.config()) as a, open_libp2p(tools.key(2), tools.config()) as b:
-        b.handle("echo", tools.echo)
+    async with open_libp2p(key(1), config()) as a, open_libp2p(key(2), config()) as b:
+        b.handle("echo", echo)
         await a.connect(b.addresses[0])
         steady = await a.open_stream(b.me, "echo")
         for n in range(100):

@@ -48,6 +48,7 @@ PARAMS = replace(
     queue_requests_max=4,
     queue_client_requests_max=3,
     bids_good=2,
+    first_frame_timeout_ms=30_000,
 ).validate()
 GENESIS = Genesis("hand", params=PARAMS)
 DOMAIN = GENESIS.domain()
@@ -130,11 +131,11 @@ def id_of(opening: SessionOpen) -> SessionId:
     return session_id(DOMAIN, opening)
 
 
-def bid_of(opening: SessionOpen, miner: Key = MINER, **fields: Any) -> Envelope:
+def bid_of(opening: SessionOpen, signer: Key = MINER, **fields: Any) -> Envelope:
     """A miner's bid."""
     content: dict[str, Any] = {
         "session": id_of(opening),
-        "miner": miner.node,
+        "miner": signer.node,
         "model": opening.model,
         "price_wei": 7,
         "slots_free": 2,
@@ -144,7 +145,7 @@ def bid_of(opening: SessionOpen, miner: Key = MINER, **fields: Any) -> Envelope:
         "context_tokens": 512,
         "issued_ms": NOW_MS,
     }
-    return seal(DOMAIN, miner.sign, Bid(**{**content, **fields}))
+    return seal(DOMAIN, signer.sign, Bid(**{**content, **fields}))
 
 
 def bid_set_of(opening: SessionOpen, miners: Sequence[Key] = (MINER,), router: Key = ROUTER) -> Envelope:
@@ -235,9 +236,11 @@ def head_of(order: TaskOrder, generation: bytes = GENERATION, **fields: Any) -> 
 WORDS = (b"In ", b"the ", b"wo", b"ods", b", of", b" cour", b"se", b".")
 
 
-def stream_of(order: TaskOrder, *, sizes: Sequence[int] = (1, 2, 2, 2, 1), **head: Any) -> list[Message]:
+def stream_of(
+    order: TaskOrder, *, sizes: Sequence[int] = (1, 2, 2, 2, 1), miner: Key = MINER, **head: Any
+) -> list[Message]:
     """An honest answer: the head, frames of so many tokens each, the last with the signed end."""
-    writer = SegmentWriter(DOMAIN, MINER.sign, head_of(order, **head))
+    writer = SegmentWriter(DOMAIN, miner.sign, head_of(order, **{"miner": miner.node, **head}))
     messages: list[Message] = [SegmentStart(writer.head)]
     for place, size in enumerate(sizes):
         ids = [100 + writer.index + step for step in range(size)]

@@ -1,0 +1,167 @@
+"""A miner's walk."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from protocol.core.codec import Message
+from protocol.core.machine import (
+    Channel,
+    ChannelOpened,
+    GossipReceived,
+    Received,
+    Send,
+    Sent,
+)
+from protocol.core.signing import typed_digest
+from protocol.messages.envelope import Envelope, envelope_digest, seal
+from protocol.messages.sessions import (
+    Announcement,
+    Bid,
+    ClientHello,
+    LeaseGrant,
+    LeaseRelease,
+    LeaseRequest,
+    SessionOpen,
+)
+from protocol.messages.tasks import (
+    Ack,
+    AckMessage,
+    CancelTask,
+    EndReason,
+)
+from protocol.roles.miner import (
+    Generate,
+    Generated,
+    GenerationFailed,
+    MinerMachine,
+    MinerSettings,
+    Produced,
+    Rendered,
+)
+from tests.unit.protocol.machines import (
+    CLIENT,
+    DOMAIN,
+    GENERATION,
+    MINER,
+    MODEL,
+    OFFER,
+    PARAMS,
+    PROMPT_TOKENS,
+    ROUTER,
+    Hand,
+    assignment_of,
+    id_of,
+    order_of,
+    start_of,
+)
+from tests.unit.protocol.walk import Walk, openings, tasks
+
+
+class MinerWalk(Walk):
+    """A miner, its engine, and a session or two."""
+
+    protocols = ("task",)
+
+    def __init__(self) -> None:
+        settings_ = MinerSettings(MINER.node, {MODEL: OFFER}, b"\x44" * 16)
+        super().__init__(Hand(MinerMachine(settings_, DOMAIN, PARAMS, MINER.sign)))
+        self.bids: list[bytes] = [bytes(32)]
+        self.generations = [GENERATION]
+        self.running: list[Generate] = []
+
+    def proper(self, data: st.DataObject) -> None:
+        machine = self.hand.machine
+        opening = data.draw(openings)
+        lease = machine._leases.get(id_of(opening))
+        if lease is None:
+            self.announce(opening)
+            self.inbound += 1
+            channel = Channel(self.inbound)
+            self.channels.append(channel)
+            self.did(self.hand.tell(ChannelOpened(channel, ROUTER.node, "task")))
+            self.say(channel, LeaseRequest(opening, CLIENT.sign(id_of(opening)), self.bids[-1]))
+        elif not lease.running():
+            assignment = assignment_of(opening, generations=(lease.generation,))
+            self.say(lease.channel, start_of(assignment, order_of(opening, lease.last_task + 1)))
+        else:
+            self.work(data, lease, lease.running()[0])
+
+    def work(self, data: st.DataObject, lease: Any, lane: Any) -> None:
+        """The engine, the connection and the client do their part of a task."""
+        name = lane.generation
+        if lane.writer is None:
+            self.did(self.hand.tell(Rendered(name, PROMPT_TOKENS)))
+            return
+        events: list[object] = [Produced(name, (1,) * 40, (b"a",) * 40), Generated(name, EndReason.STOP, 0)]
+        events += [Sent(lease.channel)] * 4
+        for index, chain in lane._boundaries.items():
+            ack = Ack(lease.session, lane.order.task, 0, lease.generation, index, chain)
+            events.append(Received(lease.channel, AckMessage(ack, CLIENT.sign(typed_digest(DOMAIN, ack)))))
+        self.did(self.hand.tell(data.draw(st.sampled_from(events))))
+
+    def announce(self, opening: SessionOpen) -> None:
+        """A router asks for bids."""
+        announcement = Announcement(id_of(opening), ROUTER.node, (), MODEL, 1, 1_000, 1, 0, self.hand.now_ms)
+        envelope = seal(DOMAIN, ROUTER.sign, announcement)
+        self.did(self.hand.tell(GossipReceived("sessions", ROUTER.node, announcement, envelope)))
+
+    def likely(self, data: st.DataObject) -> st.SearchStrategy[Message]:
+        opening, task = data.draw(openings), data.draw(tasks)
+        generation = data.draw(st.sampled_from(self.generations[-3:]))
+        assignment = assignment_of(opening, generations=(generation,))
+        bid = data.draw(st.sampled_from(self.bids[-3:]))
+        return st.sampled_from(
+            [
+                LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid),
+                LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid),
+                start_of(assignment, order_of(opening, task)),
+                start_of(assignment, order_of(opening, task)),
+                CancelTask(id_of(opening), task),
+                LeaseRelease(id_of(opening)),
+                ClientHello(),
+            ]
+        )
+
+    def local(self, data: st.DataObject) -> None:
+        self.announce(data.draw(openings))
+        events: list[object] = []
+        if self.running:
+            generate = data.draw(st.sampled_from(self.running))
+            name = generate.generation
+            rendered = [event for event in self.hand.machine._leases.values() if name[0] == event.session]
+            lane = rendered[0].lanes.get((name[1], name[2])) if rendered else None
+            if lane is None or lane.writer is None:
+                events += [Rendered(name, PROMPT_TOKENS), GenerationFailed(name, "engine_failed", "no")]
+            else:
+                events += [Produced(name, (1, 2), (b"a", b"b")), Generated(name, EndReason.STOP, 0)]
+        events += [Sent(channel) for channel in self.channels]
+        if events:
+            self.did(self.hand.tell(data.draw(st.sampled_from(events))))
+
+    def did(self, effects: list[object]) -> None:
+        super().did(effects)
+        for effect in effects:
+            match effect:
+                case Send(message=Envelope() as envelope):
+                    self.bids.append(envelope_digest(DOMAIN, envelope, Bid))
+                case Send(message=LeaseGrant() as grant):
+                    self.generations.append(grant.generation)
+                case Generate():
+                    self.running.append(effect)
+
+    def finish(self) -> None:
+        self.hand.wait(4_000_000)
+        machine = self.hand.machine
+        assert machine.slots() == (2, 2)
+        held = (machine._leases, machine._by_channel, machine._peers, machine._silent, machine._deadlines)
+        assert [len(table) for table in held] == [0] * 5
+        assert machine.next_deadline() is None
+
+    def bounded(self) -> None:
+        machine = self.hand.machine
+        free, total = machine.slots()
+        assert 0 <= free <= total == 2
+        assert len(machine._by_channel) <= PARAMS.sessions_per_miner_max
+        for lease in machine._leases.values():
+            assert len(lease.running()) <= 1
