@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2pnode.transport.libp2p.yamux import MuxerLimits
+from protocol.core.errors import ParameterError
 from protocol.core.ids import NodeId
+
+_CONNECTIONS_MAX = 800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class Libp2pConfig:
     """How far ahead our own messages may queue for their turn."""
 
     connections: int = 256
+    """At most 800: libp2p's task manager dies of a thousand tasks with one parent."""
     connections_per_peer: int = 4
     connections_per_ip: int = 64
     """Inbound, and not for this machine's own addresses."""
@@ -56,3 +60,21 @@ class Libp2pConfig:
     dial_retry_max_s: float = 60.0
     wanted: int = 256
     """Peers that are kept connected."""
+
+    def __post_init__(self) -> None:
+        """Raises ParameterError for a bound that cannot hold."""
+        if not 1 <= self.connections <= _CONNECTIONS_MAX:
+            raise ParameterError(f"connections = {self.connections} is not between 1 and {_CONNECTIONS_MAX}")
+        positive = {
+            "topic_rate_default": self.topic_rate_default,
+            "handshake_s": self.handshake_s,
+            "first_frame_s": self.first_frame_s,
+            "frame_s": self.frame_s,
+            "idle_s": self.idle_s,
+            "send_s": self.send_s,
+            "dial_retry_first_s": self.dial_retry_first_s,
+            **{f"topic_rates[{topic!r}]": rate for topic, rate in self.topic_rates.items()},
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ParameterError(f"{name} = {value} is not positive")

@@ -90,6 +90,7 @@ sampling_params = st.builds(
 )
 
 
+@pytest.mark.spec("SAMPLE-ORDER.1")
 @settings(deadline=None, max_examples=150)
 @given(
     sampling_params,
@@ -138,6 +139,7 @@ def test_the_distribution_is_the_softmax() -> None:
     assert chi_square < 24.3
 
 
+@pytest.mark.spec("NOISE-KEY.1")
 def test_lanes_and_positions_have_different_noise() -> None:
     logits = np.zeros(64, dtype=np.float32)
     params = SamplingParams(temperature_bp=10_000)
@@ -154,6 +156,7 @@ def test_greedy_takes_the_lowest_of_equals() -> None:
     assert choose(logits, SamplingParams(temperature_bp=0), SEED, 0) == 1
 
 
+@pytest.mark.spec("SCORE-MARGIN.1")
 def test_margin_measures_in_logits() -> None:
     logits = np.array([0.0, 3.0, 2.5, -1.0], dtype=np.float32)
     greedy = Draw(SamplingParams(temperature_bp=0), SEED, 0)
@@ -244,6 +247,7 @@ def compute_vectors() -> dict[str, object]:
     }
 
 
+@pytest.mark.spec("NOISE-KEY.1", "NOISE-MIX.1")
 def test_vectors() -> None:
     stored, computed = json.loads(VECTORS.read_text()), compute_vectors()
     # A logarithm may differ in its last bit between machines, nothing else may.
