@@ -170,8 +170,12 @@ class Dialer:
 
     # --- keeping
 
-    def want(self, peer: NodeId) -> None:
-        """Keep the peer connected from now on. Raises TransportError beyond the bound."""
+    def want(self, peer: NodeId, address: Address) -> None:
+        """Keep the peer connected from now on. Raises TransportError beyond the bound.
+
+        The address stays known whatever the book learns or forgets: nobody can make us lose a peer by telling us of
+        many others, or of a wrong place for this one.
+        """
         self._shunned.pop(peer, None)
         if peer in self._wanted or peer == self._me:
             return
@@ -180,7 +184,7 @@ class Dialer:
                 f"{len(self._wanted)} peers are kept connected already", hint="disconnect from one first"
             )
         scope = self._wanted[peer] = trio.CancelScope()
-        self._outreach.start_soon(self._keep, peer, scope)
+        self._outreach.start_soon(self._keep, peer, address, scope)
 
     def unwant(self, peer: NodeId) -> None:
         """Stop keeping the peer connected, and do not dial it to fill up the degree either."""
@@ -191,24 +195,22 @@ class Dialer:
         if scope is not None:
             scope.cancel()
 
-    async def _keep(self, peer: NodeId, scope: trio.CancelScope) -> None:
+    async def _keep(self, peer: NodeId, address: Address, scope: trio.CancelScope) -> None:
         with scope:
-            failures = 0
+            failures = short_lives = 0
             while True:
                 if peer in self._links.events.up:
                     up_at = trio.current_time()
                     while peer in self._links.events.up:
                         await self._links.events.changed()
-                    if trio.current_time() - up_at >= _STABLE_S:
-                        failures = 0
-                    elif failures == 0:
-                        failures = 1  # a peer that drops us at once is not asked again at once
+                    short_lives = 0 if trio.current_time() - up_at >= _STABLE_S else short_lives + 1
+                    failures = short_lives  # a peer that keeps dropping us is asked ever less
                 await trio.sleep(self._pause(failures))
                 if peer in self._links.events.up:
                     continue
                 try:
                     with trio.fail_after(3 * _DIAL_S):
-                        await self.reach(peer, self._book.addresses(peer))
+                        await self.reach(peer, list(dict.fromkeys((*self._book.addresses(peer), address))))
                 except (TransportError, trio.TooSlowError) as error:
                     failures += 1
                     log.debug("re-dialing: %s", error)

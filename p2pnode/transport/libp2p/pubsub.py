@@ -165,6 +165,8 @@ class NodePubsub(Pubsub):
             if not self._readers[peer]:
                 del self._readers[peer]
                 self._forget_all_subscriptions(peer)  # it says them again with its next stream
+                for meshed in self._node_router.mesh.values():
+                    meshed.discard(peer)
 
     async def _read_rpcs(self, stream: MuxedStream, peer: ID) -> None:
         forwarder = node_id_of_key(public_key_of_peer_id(peer.to_bytes()))

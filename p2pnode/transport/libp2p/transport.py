@@ -132,7 +132,7 @@ class Libp2pTransport:
             self.book.worked(peer, parsed)
         with trio.move_on_after(timeout_ms / 1000):
             await self.dialer.reach(peer, [parsed])
-            self.dialer.want(peer)
+            self.dialer.want(peer, parsed)
             return peer
         raise PeerUnreachable(f"{address} did not answer within {timeout_ms} ms")
 
@@ -230,7 +230,7 @@ async def _open(key: NodeKey, config: Libp2pConfig, rng: random.Random) -> Async
             await transport.pubsub.wait_until_ready()
             await transport.listener.start(accept_in=outreach, serve_in=nursery)
             for address in config.bootstrap:
-                transport.dialer.want(_parse(address).node_id)
+                transport.dialer.want(_parse(address).node_id, _parse(address))
             outreach.start_soon(transport.dialer.hold_degree)
             outreach.start_soon(transport.save_book)
             if config.mdns:

@@ -341,16 +341,9 @@ class RouterMachine:
         self._session_deadlines.clear(session.id)
         if session.client in self._clients:
             self._clients[session.client].pop(session.id, None)
-        return effects + self._wake(now_ms) + self._pump(now_ms)
-
-    def _wake(self, now_ms: int) -> list[object]:
-        """A slot may be free: the session that has waited longest between rounds asks again at once."""
-        for session in self._rounds_open:
-            waiting = self._sessions.get(session)
-            if waiting is not None and waiting.life.state is SessionState.OPEN:
-                self._round_deadlines.set(("retry", session), now_ms)
-                break
-        return []
+        if session.lease is not None:
+            self._rounds.slot_released(session, (self._sessions[name] for name in self._rounds_open), now_ms)
+        return effects + self._pump(now_ms)
 
     def _expire(self, now_ms: int) -> list[object]:
         effects: list[object] = []

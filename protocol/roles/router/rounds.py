@@ -5,7 +5,7 @@ position, and the signed bid set holds all of them with the router's own measure
 pick. A miner alone decides over its slots, so a busy one just moves the question to the next in rank.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from protocol.core.deadlines import Deadlines
@@ -39,6 +39,8 @@ RoundName = tuple[str, SessionId]
 RETRY_MS_MIN = 100
 RETRY_MS_MAX = 2_000
 WIDENING_MAX = 16
+WAKE_MS = 20
+"""A released slot is announced this much later: its miner hears of the release first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,24 @@ class Rounds:
         pause_ms = min(RETRY_MS_MIN << min(session.starved - 1, 8), RETRY_MS_MAX)
         self.deadlines.set(("retry", session.id), now_ms + pause_ms)
         return []
+
+    def slot_released(self, by: Session, waiting: Iterable[Session], now_ms: int) -> None:
+        """The session of the same model that has looked for a slot longest, in vain so far, asks again.
+
+        Args:
+            waiting: Sessions that look for miners, the longest first.
+        """
+        for session in waiting:
+            retry_ms = self.deadlines.at(("retry", session.id))
+            fruitless = session.round is not None and not session.round.bids
+            if session.opening.model != by.opening.model or not (fruitless or retry_ms is not None):
+                continue
+            if retry_ms is not None and retry_ms <= now_ms + WAKE_MS:
+                continue  # another slot was released just before, for this one
+            if fruitless:
+                self.close(session, now_ms)
+            self.deadlines.set(("retry", session.id), now_ms + WAKE_MS)
+            return
 
     def abandon(self, session: Session) -> list[object]:
         """The session ended before it was assigned."""

@@ -269,6 +269,18 @@ async def test_a_lost_peer_comes_back_with_growing_pauses() -> None:
             await until_up(a, key(2).node_id)
 
 
+async def test_a_wanted_peer_is_found_whatever_the_book_is_told() -> None:
+    async with open_libp2p(key(1), config(dial_retry_first_s=0.1)) as a, open_libp2p(key(2), config()) as b:
+        await a.connect(b.addresses[0])
+        a.learn(b.me, [f"/ip4/127.0.0.1/tcp/1/p2p/{key(2).peer_id}"])
+        events = a.events()
+        assert await anext(events) == PeerUp(b.me)
+        await b.disconnect(a.me)
+        with trio.fail_after(10):
+            assert await anext(events) == PeerDown(b.me)
+            assert await anext(events) == PeerUp(b.me)
+
+
 async def test_wanted_peers_are_bounded() -> None:
     async with open_libp2p(key(1), config(wanted=1)) as a, open_libp2p(key(2), config()) as b:
         await a.connect(b.addresses[0])

@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from libp2p.peer.id import ID
 
 from p2pnode.transport.libp2p import open_libp2p
 from p2pnode.transport.seam import TransportError
+from protocol.core.errors import ParameterError
 from tests.runtime.traps.attack import Attack, config, key
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -121,3 +123,11 @@ async def test_listening_everywhere_names_places_to_be_found_at() -> None:
         for address in a.addresses:
             await b.connect(address)
             await b.disconnect(a.me)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"connections": 0}, {"connections": 801}, {"send_s": 0.0}, {"topic_rates": {"t": -1.0}}], ids=str
+)
+def test_a_bound_that_cannot_hold_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        config(**settings)

@@ -26,6 +26,7 @@ from protocol.messages.tasks import (
     StartTask,
 )
 from protocol.roles.router import RouterSettings
+from protocol.roles.router.rounds import WAKE_MS
 from protocol.session.auction import verify_bid_set
 from tests.unit.protocol.keys import Key
 from tests.unit.protocol.machines import (
@@ -314,7 +315,7 @@ def test_a_session_that_waits_gets_the_slot_that_is_released() -> None:
     (ended,) = sent(effects, first)
     assert isinstance(ended, SessionEnded)
     assert ended.code == "session_closed"
-    assert of(route.wait(0), Publish), "the other asks at once"
+    assert of(route.wait(WAKE_MS), Publish), "the other asks at once"
     channel, _ = route.asked(route.bid(other))
     assert sent(route.receive(channel, LeaseGrant(id_of(other), GENERATION, 1)), second)
 
@@ -329,3 +330,20 @@ def test_a_session_is_over_when_it_expires_or_its_miner_says_so() -> None:
     effects = route.wait(opening.expires_ms - route.now_ms)
     assert [m.code for m in sent(effects, client)] == ["session_expired"]
     assert sent(effects, lease) == [LeaseRelease(id_of(opening))]
+
+
+def test_each_slot_that_is_released_is_for_another_that_waits() -> None:
+    route = Route(miners=1)
+    holders = [route.client(miner) for miner in MINERS[:2]]
+    held = [opening_of(number=number) for number in range(2)]
+    for client, opening in zip(holders, held, strict=True):
+        route.leased(opening, client)
+    waiting = [opening_of(number=10 + number) for number in range(3)]
+    for opening in waiting:
+        route.open(route.client(MALLORY), opening)
+        route.wait(10)
+    for client, opening in zip(holders, held, strict=True):
+        route.receive(client, CloseSession(id_of(opening)))
+    published = [effect.message for effect in of(route.wait(WAKE_MS), Publish)]
+    asked = [unseal(DOMAIN, message, Announcement)[0].session for message in published if isinstance(message, Envelope)]
+    assert asked == [id_of(opening) for opening in waiting[:2]]

@@ -1,0 +1,341 @@
+"""One router, some miners and some clients on a network that fails: real machines, drivers and SDK, virtual time.
+
+A seed decides everything: sizes, latencies, engines, what clients want, and which faults strike when. What miners
+sign is written down beside them, and everything a client is shown is held against it.
+"""
+
+import hashlib
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from p2pnode import client as sdk
+from p2pnode.address import RouterAddress
+from p2pnode.client import Answer, LightClient, RequestFailed, Session, connect
+from p2pnode.clock import open_clock
+from p2pnode.driver import Driver, Perform, open_driver
+from p2pnode.engine.fake import FakeConfig, FakeEngine
+from p2pnode.generation import Generations
+from p2pnode.identity import NodeKey
+from p2pnode.transport.memory import MemoryNetwork
+from p2pnode.transport.memory_node import MemoryTransport
+from p2pnode.transport.seam import TransportError
+from protocol.core.genesis import Genesis
+from protocol.core.machine import Machine, Send
+from protocol.core.params import Params
+from protocol.messages.adverts import ModelManifest, ModelOffer
+from protocol.messages.tasks import FrameMessage
+from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
+from protocol.roles.peer import PeerMachine, PeerSettings
+from protocol.roles.router import RouterMachine, RouterSettings
+from protocol.session.adverts import AdvertBook
+from protocol.session.lifecycle import TERMINAL_CODES
+
+MANIFEST = ModelManifest("fake", bytes(32), 1, "fake", "none", 4_096)
+MODEL = MANIFEST.digest()
+GRACE_S = 6.0
+"""The client's patience beyond a wish's own time, and a slow link's."""
+PARAMS = replace(
+    Params(),
+    first_frame_timeout_ms=5_000,
+    frame_gap_timeout_ms=4_000,
+    lease_idle_ms=20_000,
+    sessions_per_miner_max=32,
+    queue_requests_max=16,
+).validate()
+GENESIS = Genesis("fast path", params=PARAMS)
+
+
+@dataclass
+class Ledger:
+    """What miners signed, what clients saw, and how every wish ended."""
+
+    signed: dict[tuple[bytes, int], list[FrameMessage]] = field(default_factory=dict)
+    ends: list[str] = field(default_factory=list)
+    faults: int = 0
+
+    def digest(self) -> str:
+        """A fingerprint of the run."""
+        content = [(name, [(f.ids, f.texts) for f in frames]) for name, frames in self.signed.items()]
+        return hashlib.sha256(repr((content, self.ends)).encode()).hexdigest()
+
+    def check(self, answer: Answer, session: bytes, task: int) -> None:
+        """What was shown is what was signed, each token once, from the first on."""
+        frames = self.signed.get((session, task), [])
+        ids = [token for frame in frames for token in frame.ids]
+        text = b"".join(text for frame in frames for text in frame.texts)
+        shown = answer.token_ids
+        assert shown == ids[: len(shown)]
+        if answer.finish is not None:
+            assert shown == ids
+            assert answer.text == text.decode("utf-8", "replace")
+            assert answer.finish.completion_tokens == len(ids)
+
+
+class Overheard:
+    """A miner's machine, with what it signs written down."""
+
+    def __init__(self, machine: MinerMachine, ledger: Ledger) -> None:
+        self.machine, self.ledger = machine, ledger
+        self.protocols, self.topics = machine.protocols, machine.topics
+        self.next_deadline = machine.next_deadline
+
+    def handle(self, event: object, now_ms: int) -> list[object]:
+        effects = self.machine.handle(event, now_ms)
+        for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.message, FrameMessage):
+                frame = effect.message
+                self.ledger.signed.setdefault((frame.session, frame.task), []).append(frame)
+        return effects
+
+
+class Disk:
+    """Durable after a while."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    async def persist(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
+        await trio.sleep(self.rng.uniform(0.0, 0.03))
+
+
+@dataclass
+class Running:
+    """A node: its machine and its driver."""
+
+    transport: MemoryTransport
+    machine: Any
+    driver: Driver
+    scope: trio.CancelScope
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, *, faulty: bool = True) -> None:
+        self.rng = random.Random(seed)
+        self.faulty = faulty
+        self.network = MemoryNetwork(seed=seed, latency_ms=self.rng.uniform(1, 40))
+        self.ledger = Ledger()
+        self.miners: list[Running] = []
+        self.router: Running | None = None
+        self.address: RouterAddress | None = None
+
+    def key(self) -> NodeKey:
+        """A fresh key."""
+        return NodeKey(self.rng.randbytes(32))
+
+    # Nodes
+
+    @asynccontextmanager
+    async def node(
+        self,
+        key: NodeKey,
+        machine: Machine,
+        role: Any,
+        book: AdvertBook,
+        transport: MemoryTransport,
+        offers: tuple[ModelOffer, ...] = (),
+        performers: Any = None,
+    ) -> AsyncIterator[Driver]:
+        """The drivers of one node."""
+        domain, clock = GENESIS.domain(), open_clock(1_800_000_000_000)
+        settings = PeerSettings(key.node_id, (role,), tuple(transport.addresses), offers, "")
+        peer = PeerMachine(settings, domain, PARAMS, key.sign, book)
+        disk = Disk(self.rng)
+        async with (
+            open_driver(machine, transport, clock, records=disk, genesis=GENESIS, performers=performers) as driver,
+            open_driver(peer, transport, clock, genesis=GENESIS),
+        ):
+            yield driver
+
+    async def run_router(self, task_status: Any) -> None:
+        """The router, until cancelled."""
+        key = self.key()
+        book = AdvertBook(PARAMS, self.rng.randbytes(16))
+        async with self.network.open(key, topic_rate_default=1_000) as transport:
+            settings = RouterSettings(key.node_id, tuple(transport.addresses), GENESIS.to_json(), rounds_max=4)
+            machine = RouterMachine(settings, GENESIS.domain(), PARAMS, key.sign, book)
+            self.address = replace(parse(transport.addresses[0]), network=GENESIS.network_id())
+            with trio.CancelScope() as scope:
+                async with self.node(key, machine, "router", book, transport) as driver:
+                    self.router = Running(transport, machine, driver, scope)
+                    task_status.started()
+                    await trio.sleep_forever()
+
+    async def run_miner(self, task_status: Any) -> None:
+        """A miner, until it is killed."""
+        rng, key = self.rng, self.key()
+        config = FakeConfig(
+            slots=rng.randint(1, 3),
+            first_token_s=rng.uniform(0, 0.2),
+            token_s=rng.choice((0.0, 0.005, 0.05)),
+            stall_at=rng.randint(0, 20) if self.faulty and rng.random() < 0.15 else None,
+            fail_at=rng.randint(0, 20) if self.faulty and rng.random() < 0.15 else None,
+        )
+        engine = FakeEngine(config)
+        offers = (ModelOffer(MANIFEST, config.slots, 4_096, rng.randint(0, 50)),)
+        made = MinerSettings(key.node_id, {MODEL: offers[0]}, rng.randbytes(16))
+        machine = Overheard(MinerMachine(made, GENESIS.domain(), PARAMS, key.sign), self.ledger)
+        book = AdvertBook(PARAMS, rng.randbytes(16))
+        with trio.CancelScope() as scope:
+            async with self.network.open(key, topic_rate_default=1_000) as transport, trio.open_nursery() as nursery:
+
+                def performers(dispatch: Perform) -> Mapping[type, Perform]:
+                    generations = Generations({MODEL: engine}, nursery, dispatch)  # type: ignore[dict-item]
+                    return {Generate: generations.start, CancelGeneration: generations.cancel}
+
+                assert self.router is not None
+                await transport.connect(self.router.transport.addresses[0])
+                async with self.node(key, machine, "miner", book, transport, offers, performers) as driver:
+                    self.miners.append(Running(transport, machine.machine, driver, scope))
+                    task_status.started()
+                    await trio.sleep_forever()
+
+    # Clients
+
+    async def run_client(self) -> None:
+        """A client that opens some sessions and asks some questions in each."""
+        rng, key = random.Random(self.rng.random()), self.key()
+        async with self.network.open(key) as transport:
+            for _ in range(rng.randint(1, 3)):
+                await trio.sleep(rng.uniform(0, 3))
+                assert self.address is not None
+                try:
+                    async with connect(self.address, key=key, transport=transport) as net:
+                        await self.use_session(net, rng)
+                except RequestFailed as failed:
+                    self.ended(failed.code)
+                except TransportError:
+                    self.ledger.ends.append("unreachable")
+
+    async def use_session(self, net: LightClient, rng: random.Random) -> None:
+        """One session, and its answers."""
+        timeout_ms = rng.randint(1_000, 15_000)
+        opened = trio.current_time()
+        try:
+            async with net.session("fake", timeout_ms=timeout_ms) as session:
+                for number in range(1, rng.randint(1, 4) + 1):
+                    await self.use_answer(session, number, rng)
+                    await trio.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 30))))
+        except RequestFailed as failed:
+            if failed.code in ("no_capacity", "deadline_exceeded", "queue_full"):
+                assert trio.current_time() - opened <= 1_000 or timeout_ms
+            self.ended(failed.code)
+
+    async def use_answer(self, session: Session, number: int, rng: random.Random) -> None:
+        """One answer: read to its end, cancelled on the way, or left alone."""
+        timeout_ms, tokens = rng.randint(500, 20_000), rng.randint(1, 400)
+        stop_at = rng.choice((None, None, rng.randint(0, 30)))
+        with trio.fail_after(timeout_ms / 1_000 + GRACE_S):
+            try:
+                async with session.ask(f"question {number}", max_tokens=tokens, timeout_ms=timeout_ms) as answer:
+                    try:
+                        async for _ in answer:
+                            if stop_at is not None and len(answer.token_ids) > stop_at:
+                                answer.cancel()
+                    finally:
+                        self.ledger.check(answer, session.id, number)
+                assert answer.finish is not None
+                self.ledger.ends.append(answer.finish.reason)
+            except RequestFailed as failed:
+                self.ended(failed.code)
+                if failed.code in ("session_expired", "miner_lost", "router_lost", "transcript_broken"):
+                    assert failed.code != "transcript_broken", str(failed)
+                    raise
+
+    def ended(self, code: str) -> None:
+        """A wish ended with a code."""
+        assert code in TERMINAL_CODES
+        self.ledger.ends.append(code)
+
+    # Faults
+
+    async def strike(self) -> None:
+        """Now and then a connection is dropped, a cable is pulled for a while, a miner is killed."""
+        rng = random.Random(self.rng.random())
+        while True:
+            await trio.sleep(rng.expovariate(1 / 4))
+            nodes = list(self.network.nodes)
+            one, other = rng.sample(nodes, 2)
+            what = rng.choice(("drop", "drop", "cut", "slow", "kill"))
+            self.ledger.faults += 1
+            if what == "drop":
+                self.network.drop(one, other)
+            elif what == "slow":
+                self.network.link(one, other).latency_s = rng.uniform(0.001, 0.3)
+            elif what == "cut":
+                self.network.cut(one, other)
+                await trio.sleep(rng.uniform(0.1, 10))
+                self.network.heal(one, other)
+            elif len(self.miners) > 1:
+                self.miners.pop(rng.randrange(len(self.miners))).scope.cancel()
+
+    # A run
+
+    async def run(self) -> Ledger:
+        """Everything, from the first node to the last table that must be empty."""
+        async with trio.open_nursery() as nodes:
+            await nodes.start(self.run_router)
+            for _ in range(self.rng.randint(2, 8)):
+                await nodes.start(self.run_miner)
+            await trio.sleep(3)
+            with trio.fail_after(600):
+                async with trio.open_nursery() as faults:
+                    if self.faulty:
+                        faults.start_soon(self.strike)
+                    async with trio.open_nursery() as clients:
+                        for _ in range(self.rng.randint(1, 6)):
+                            clients.start_soon(self.run_client)
+                    faults.cancel_scope.cancel()
+            for link in self.network._links.values():
+                link.cut = False
+            await trio.sleep(60)
+            self.check_empty()
+            nodes.cancel_scope.cancel()
+        return self.ledger
+
+    def check_empty(self) -> None:
+        """No session, lease, stream or deadline of anybody is left."""
+        assert self.router is not None
+        machine = self.router.machine
+        assert set(machine.load().values()) == {0}, machine.load()
+        tables = (machine._peers, machine._miners, machine._bidders, machine._rounds_open, machine._queue)
+        clocks = (machine._round_deadlines, machine._task_deadlines, machine._session_deadlines)
+        assert [len(table) for table in (*tables, *clocks)] == [0] * 8
+        assert len(self.router.driver._channels) == 0
+        for miner in self.miners:
+            free, total = miner.machine.slots()
+            assert free == total
+            held = (
+                miner.machine._by_channel,
+                miner.machine._peers,
+                miner.machine._deadlines,
+                miner.machine._bids._open,
+            )
+            assert [len(table) for table in held] == [0] * 4
+            assert len(miner.driver._channels) == 0
+            assert not miner.driver._held
+
+
+def parse(address: str) -> RouterAddress:
+    """An address of the memory network."""
+    return RouterAddress(address, None)
+
+
+def play(seed: int, monkeypatch: pytest.MonkeyPatch, *, faulty: bool = True) -> Ledger:
+    """Run a seed; the same one is always the same run."""
+    from trio._core import _run  # what trio's own Hypothesis hook sets
+
+    world = World(seed, faulty=faulty)
+    monkeypatch.setattr(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+    vars(_run)["_r"].seed(seed)
+    monkeypatch.setattr(sdk, "secrets", SimpleNamespace(token_bytes=world.rng.randbytes))
+    return trio.run(world.run, clock=trio.testing.MockClock(autojump_threshold=0))
