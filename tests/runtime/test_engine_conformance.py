@@ -134,8 +134,16 @@ async def test_an_honest_answer_scores_zero_and_a_changed_one_does_not(engine: E
     assert all(score.margin == 0.0 for score in later)
     claimed[2] += 1
     assert (await engine.score(request, claimed))[2].margin > 0.0
-    other_lane = replace(request, lane_seed=lane_seed(bytes(32), 0, 7), sampling=SamplingParams(temperature_bp=20_000))
-    assert any(score.margin > 0.1 for score in await engine.score(other_lane, [token.id for token in tokens]))
+
+
+async def test_an_answer_copied_into_another_lane_shows_the_wrong_noise(engine: Engine) -> None:
+    # A story at a high temperature: of a plain fact the model is so sure that every lane says the same.
+    story = await ask(engine, "Tell me a story about a rabbit.", 60)
+    request = replace(story, sampling=SamplingParams(temperature_bp=15_000))
+    claimed = [token.id for token in (await collect(engine, request))[0]]
+    copied = replace(request, lane_seed=lane_seed(bytes(32), 0, 7))
+    assert all(score.margin == 0.0 for score in await engine.score(request, claimed))
+    assert any(score.margin > 0.1 for score in await engine.score(copied, claimed))
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_at_once(engine: Engine) -> None:
