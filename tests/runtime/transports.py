@@ -98,5 +98,5 @@ async def publish_until_heard(node: Transport, reader: trio.MemoryReceiveChannel
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait for something that nothing tells of: a counter, a table."""
     with trio.fail_after(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)

@@ -6,8 +6,8 @@ sign is written down beside them, and everything a client is shown is held again
 
 import hashlib
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ import trio.testing
 from p2pnode import client as sdk
 from p2pnode.address import RouterAddress
 from p2pnode.client import Answer, LightClient, RequestFailed, Session, connect
-from p2pnode.clock import open_clock
+from p2pnode.clock import Clock, open_clock
 from p2pnode.driver import Driver, Perform, open_driver
 from p2pnode.engine.fake import FakeConfig, FakeEngine
 from p2pnode.generation import Generations
@@ -110,6 +110,7 @@ class Disk:
 class Running:
     """A node: its machine and its driver."""
 
+    key: NodeKey
     transport: MemoryTransport
     machine: Any
     driver: Driver
@@ -119,8 +120,10 @@ class Running:
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, *, faulty: bool = True) -> None:
+    def __init__(self, seed: int, *, faulty: bool = True, engine: FakeConfig | None = None) -> None:
         self.rng = random.Random(seed)
+        self.engine = engine
+        self.wrap_router: Callable[[Machine], Machine] = lambda machine: machine
         self.faulty = faulty
         self.network = MemoryNetwork(seed=seed, latency_ms=self.rng.uniform(1, 40))
         self.ledger = Ledger()
@@ -146,7 +149,7 @@ class World:
         performers: Any = None,
     ) -> AsyncIterator[Driver]:
         """The drivers of one node."""
-        domain, clock = GENESIS.domain(), open_clock(1_800_000_000_000)
+        domain, clock = GENESIS.domain(), wall_clock()
         settings = PeerSettings(key.node_id, (role,), tuple(transport.addresses), offers, "")
         peer = PeerMachine(settings, domain, PARAMS, key.sign, book)
         disk = Disk(self.rng)
@@ -165,15 +168,15 @@ class World:
             machine = RouterMachine(settings, GENESIS.domain(), PARAMS, key.sign, book)
             self.address = replace(parse(transport.addresses[0]), network=GENESIS.network_id())
             with trio.CancelScope() as scope:
-                async with self.node(key, machine, "router", book, transport) as driver:
-                    self.router = Running(transport, machine, driver, scope)
+                async with self.node(key, self.wrap_router(machine), "router", book, transport) as driver:
+                    self.router = Running(key, transport, machine, driver, scope)
                     task_status.started()
                     await trio.sleep_forever()
 
     async def run_miner(self, task_status: Any) -> None:
         """A miner, until it is killed."""
         rng, key = self.rng, self.key()
-        config = FakeConfig(
+        config = self.engine or FakeConfig(
             slots=rng.randint(1, 3),
             first_token_s=rng.uniform(0, 0.2),
             token_s=rng.choice((0.0, 0.005, 0.05)),
@@ -195,7 +198,7 @@ class World:
                 assert self.router is not None
                 await transport.connect(self.router.transport.addresses[0])
                 async with self.node(key, machine, "miner", book, transport, offers, performers) as driver:
-                    self.miners.append(Running(transport, machine.machine, driver, scope))
+                    self.miners.append(Running(key, transport, machine.machine, driver, scope))
                     task_status.started()
                     await trio.sleep_forever()
 
@@ -219,15 +222,14 @@ class World:
     async def use_session(self, net: LightClient, rng: random.Random) -> None:
         """One session, and its answers."""
         timeout_ms = rng.randint(1_000, 15_000)
-        opened = trio.current_time()
         try:
-            async with net.session("fake", timeout_ms=timeout_ms) as session:
+            async with AsyncExitStack() as stack:
+                with trio.fail_after(timeout_ms / 1_000 + GRACE_S):
+                    session = await stack.enter_async_context(net.session("fake", timeout_ms=timeout_ms))
                 for number in range(1, rng.randint(1, 4) + 1):
                     await self.use_answer(session, number, rng)
                     await trio.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 30))))
         except RequestFailed as failed:
-            if failed.code in ("no_capacity", "deadline_exceeded", "queue_full"):
-                assert trio.current_time() - opened <= 1_000 or timeout_ms
             self.ended(failed.code)
 
     async def use_answer(self, session: Session, number: int, rng: random.Random) -> None:
@@ -247,13 +249,12 @@ class World:
                 self.ledger.ends.append(answer.finish.reason)
             except RequestFailed as failed:
                 self.ended(failed.code)
-                if failed.code in ("session_expired", "miner_lost", "router_lost", "transcript_broken"):
-                    assert failed.code != "transcript_broken", str(failed)
+                if failed.code in ("session_expired", "miner_lost", "router_lost"):
                     raise
 
     def ended(self, code: str) -> None:
         """A wish ended with a code."""
-        assert code in TERMINAL_CODES
+        assert code in set(TERMINAL_CODES) - {"bad_request", "transcript_broken", "ack_timeout", "model_not_found"}
         self.ledger.ends.append(code)
 
     # Faults
@@ -325,6 +326,11 @@ class World:
             assert not miner.driver._held
 
 
+def wall_clock() -> Clock:
+    """The one wall clock of the world; right everywhere."""
+    return open_clock(1_800_000_000_000 + int(trio.current_time() * 1_000))
+
+
 def parse(address: str) -> RouterAddress:
     """An address of the memory network."""
     return RouterAddress(address, None)
@@ -332,10 +338,16 @@ def parse(address: str) -> RouterAddress:
 
 def play(seed: int, monkeypatch: pytest.MonkeyPatch, *, faulty: bool = True) -> Ledger:
     """Run a seed; the same one is always the same run."""
+    world = World(seed, faulty=faulty)
+    prepare(world, seed, monkeypatch)
+    return trio.run(world.run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def prepare(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take chance and the wall clock out of everything that is not the world's."""
     from trio._core import _run  # what trio's own Hypothesis hook sets
 
-    world = World(seed, faulty=faulty)
     monkeypatch.setattr(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     vars(_run)["_r"].seed(seed)
+    monkeypatch.setattr(sdk, "open_clock", wall_clock)
     monkeypatch.setattr(sdk, "secrets", SimpleNamespace(token_bytes=world.rng.randbytes))
-    return trio.run(world.run, clock=trio.testing.MockClock(autojump_threshold=0))

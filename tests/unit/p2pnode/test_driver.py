@@ -242,7 +242,7 @@ async def test_what_happens_while_effects_are_executed_waits_for_its_turn(autoju
 
         script.react = react
         done = Send(Channel(-3), words(1))
-        driver.performers = {type("Done", (), {}): lambda _effect: None, Send: _spied(driver, order)}
+        driver.performers = {Send: _spied(driver, order)}
         driver.dispatch([*(Send(OUT, flood) for _ in range(100)), done])
         assert order == ["the last effect", "ChannelClosed"]
         driver.performers = {}
