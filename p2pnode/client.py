@@ -11,7 +11,7 @@ It needs no model and no gossip. Text is handed out only after the miner's signa
 import codecs
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
@@ -99,7 +99,8 @@ class Answer:
     """One answer, streamed: an async iterator of text. Leaving its block early cancels it."""
 
     def __init__(self, client: "LightClient", handle: int, items: trio.MemoryReceiveChannel[Item]) -> None:
-        self.head: SegmentHead | None = None
+        self.heads: list[SegmentHead] = []
+        """One for each miner that worked on the answer; more than one after a failover."""
         self.finish: Finish | None = None
         self.token_ids: list[int] = []
         self.text = ""
@@ -115,7 +116,7 @@ class Answer:
         async for item in self._items:
             match item:
                 case TaskHead():
-                    self.head = item.head
+                    self.heads.append(item.head)
                 case TaskText():
                     self.token_ids.extend(item.ids)
                     text = self._decoder.decode(item.text)
@@ -152,10 +153,23 @@ class Answer:
 class Session:
     """Miners reserved for one client and one model."""
 
-    def __init__(self, client: "LightClient", handle: int, assigned: SessionAssigned) -> None:
-        self.assigned = assigned
+    def __init__(
+        self, client: "LightClient", handle: int, assigned: SessionAssigned, items: trio.MemoryReceiveChannel[Item]
+    ) -> None:
+        self._assigned = assigned
         self._client = client
         self._handle = handle
+        self._items = items
+
+    @property
+    def assigned(self) -> SessionAssigned:
+        """The latest assignment: after a failover it names another miner."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                item = self._items.receive_nowait()
+                if isinstance(item, SessionAssigned):
+                    self._assigned = item
+        return self._assigned
 
     @property
     def id(self) -> bytes:
@@ -272,7 +286,7 @@ class LightClient:
             if isinstance(first, SessionOver):
                 raise RequestFailed(first.code, first.detail, retry_after_ms=first.retry_after_ms)
             assert isinstance(first, SessionAssigned)
-            yield Session(self, handle, first)
+            yield Session(self, handle, first, items)
         finally:
             self.dispatch(CloseAsked(handle))
             self.drop_handle(handle)

@@ -13,6 +13,7 @@ from p2pnode.engine.api import (
     FinishReason,
     GenerateRequest,
     PromptTooLong,
+    Token,
     Tokens,
 )
 from protocol.core.ids import ModelDigest
@@ -79,7 +80,8 @@ class Generations:
     async def _generate(self, effect: Generate) -> None:
         key, engine = effect.generation, self._engines[effect.model]
         prompt = await engine.render([ChatMessage(turn.role, turn.content) for turn in effect.messages])
-        request = GenerateRequest(prompt, effect.sampling, effect.lane_seed, effect.max_tokens)
+        emitted = [Token(id_, text) for id_, text in effect.emitted]
+        request = GenerateRequest(prompt, effect.sampling, effect.lane_seed, effect.max_tokens, emitted)
         rendered = False
         async for event in engine.generate(request):
             if not rendered:

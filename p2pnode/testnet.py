@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,15 +98,17 @@ class Testnet:
                 rows.append((child, {}))
         return rows
 
-    async def wait_for_failure(self) -> None:
-        """Return only by raising TestnetError, when a node stops by itself."""
+    async def watch(self, report: Callable[[str], None]) -> None:
+        """Report nodes that stop by themselves; the others go on. Raises TestnetError when it is the router."""
         async with trio.open_nursery() as nursery:
             for child in self.children:
-                nursery.start_soon(self._watch, child)
+                nursery.start_soon(self._watch, child, report)
 
-    async def _watch(self, child: Child) -> None:
+    async def _watch(self, child: Child, report: Callable[[str], None]) -> None:
         status = await child.process.wait()
-        raise TestnetError(f"{child.name} stopped by itself with status {status}", hint=f"its log: {child.log}")
+        if child is self.router:
+            raise TestnetError(f"{child.name} stopped by itself with status {status}", hint=f"its log: {child.log}")
+        report(f"{child.name} stopped with status {status}; the others go on. Its log: {child.log}")
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start all nodes and wait until the router knows every miner. Raises TestnetError."""

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
                 else:
                     _print(testnet.address, statuses)
                 sys.stdout.flush()
-                await testnet.wait_for_failure()
+                await testnet.watch(partial(print, file=sys.stderr, flush=True))
     print(paint("the testnet is down; its logs stay in " + str(folder), "dim", sys.stderr), file=sys.stderr)
 
 

@@ -49,6 +49,7 @@ class Params:
     tokens_per_task_max: int = _param(32_768, 16, 1_000_000, "tokens an order may ask for")
     task_deadline_ms_max: int = _param(600_000, 1_000, 3_600_000, "longest deadline of an order")
     first_frame_timeout_ms: int = _param(60_000, 100, 600_000, "a router waits this long for a first frame")
+    stall_ms_min: int = _param(1_000, 50, 60_000, "a miner whose pace is known is not taken for stalled before this")
     frame_gap_timeout_ms: int = _param(20_000, 100, 600_000, "a router waits this long between frames")
     # Streams
     ack_every_tokens: int = _param(64, 1, 1_024, "a client acknowledges at least this often")

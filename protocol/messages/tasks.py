@@ -14,6 +14,8 @@ from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import Assignment
 
 FRAME_TOKENS_MAX = 1_024
+TASK_TOKENS_MAX = 1_000_000
+SEGMENTS_MAX = 64
 TOKEN_BYTES_MAX = 1_024
 
 
@@ -147,7 +149,16 @@ class TaskFailed(Message, frozen=True):
     retry_after_ms: U32
 
 
-@message(kind=34, limit_bytes=602_112)
+class Continuation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What earlier miners signed of a lane that a new one takes over: enough to compute their chain again."""
+
+    heads: Annotated[tuple[SegmentHead, ...], Meta(min_length=1, max_length=SEGMENTS_MAX)]
+    """The earlier segments that hold tokens, in order."""
+    ids: Annotated[tuple[U32, ...], Meta(min_length=1, max_length=TASK_TOKENS_MAX)]
+    texts: Annotated[tuple[Annotated[bytes, Meta(max_length=TOKEN_BYTES_MAX)], ...], Meta(max_length=TASK_TOKENS_MAX)]
+
+
+@message(kind=34, limit_bytes=1 << 20)
 class StartTask(Message, frozen=True):
     """A router hands a leased miner an order, under the assignment that names it."""
 
@@ -158,6 +169,8 @@ class StartTask(Message, frozen=True):
     prompt: Prompt
     lane: U8
     timeout_ms: U32
+    resume: Continuation | None = None
+    """Set when the lane goes on after its last signed token."""
 
 
 @message(kind=35, limit_bytes=1_024)

@@ -37,6 +37,8 @@ class SessionFact(StrEnum):
     """The bid set is fixed."""
     STARVED = "starved"
     """No bid or no lease: it waits for the next round."""
+    LOST = "miner lost"
+    """The leased miner died, stalled or broke its chain: the next one takes over."""
     ASSIGNED = "assigned"
     """Miners are leased and named in a signed assignment."""
     ENDED = "ended"
@@ -83,7 +85,7 @@ SESSION_TABLE: Mapping[SessionState, Mapping[SessionFact, SessionState]] = {
         SessionFact.STARVED: SessionState.OPEN,
         SessionFact.ENDED: SessionState.ENDED,
     },
-    SessionState.READY: {SessionFact.ENDED: SessionState.ENDED},
+    SessionState.READY: {SessionFact.LOST: SessionState.LEASING, SessionFact.ENDED: SessionState.ENDED},
     SessionState.ENDED: {},
 }
 
@@ -92,6 +94,7 @@ TASK_TABLE: Mapping[TaskState, Mapping[TaskFact, TaskState]] = {
     TaskState.QUEUED: {TaskFact.STARTED: TaskState.STARTED, TaskFact.FAILED: TaskState.FAILED},
     TaskState.STARTED: {TaskFact.HEAD: TaskState.STREAMING, TaskFact.FAILED: TaskState.FAILED},
     TaskState.STREAMING: {
+        TaskFact.HEAD: TaskState.STREAMING,
         TaskFact.FRAME: TaskState.STREAMING,
         TaskFact.END: TaskState.DONE,
         TaskFact.CANCELLED_END: TaskState.CANCELLED,

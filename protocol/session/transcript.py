@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from protocol.core.errors import LocalProtocolError, SignatureError, TranscriptError
 from protocol.core.ids import ZERO_DIGEST, Digest, Generation, ModelDigest, NodeId, SessionId
 from protocol.core.signing import Domain, Sign, recover, typed_digest
-from protocol.messages.tasks import Ack, AckMessage, EndRecord, Frame, FrameMessage, SegmentHead, TaskOrder
+from protocol.messages.tasks import (
+    Ack,
+    AckMessage,
+    Continuation,
+    EndRecord,
+    Frame,
+    FrameMessage,
+    SegmentHead,
+    TaskOrder,
+)
 
 _TOKEN = struct.Struct(">QII")
 _END = struct.Struct(">BIII")
@@ -43,6 +52,26 @@ def close_chain(chain: Digest, end: EndRecord) -> Digest:
 def segment_id(domain: Domain, head: SegmentHead) -> Digest:
     """The id of a segment and the start of its chain. Spec: [CHAIN-HEAD.1]"""
     return Digest(typed_digest(domain, head))
+
+
+def replay(domain: Domain, resume: Continuation) -> Digest:
+    """The chain value after a lane's earlier segments. Raises TranscriptError. Spec: [CHAIN-TAKEOVER.1]"""
+    if len(resume.ids) != len(resume.texts):
+        raise TranscriptError("resume.tokens", "as many texts as tokens")
+    starts = {head.start_index: head for head in resume.heads}
+    if len(starts) != len(resume.heads) or max(starts) >= len(resume.ids):
+        raise TranscriptError("resume.heads", "every segment but the last to come holds tokens")
+    chain = ZERO_DIGEST
+    for index, (token, text) in enumerate(zip(resume.ids, resume.texts, strict=True)):
+        head = starts.get(index)
+        if head is not None:
+            if head.previous_head != chain:
+                raise TranscriptError("resume.heads", f"the segment from token {index} names another chain before it")
+            chain = segment_id(domain, head)
+        elif index == 0:
+            raise TranscriptError("resume.heads", "no segment starts at token 0")
+        chain = advance(chain, index + 1, token, text)
+    return chain
 
 
 class SegmentWriter:
@@ -120,7 +149,7 @@ class LaneVerifier:
     """A lane as anyone else reads it, however its tokens are split into frames. Every method raises TranscriptError
     naming the link that broke, and after that nothing more is accepted.
 
-    Spec: [CHAIN-HEAD.1] [CHAIN-TOKEN.1] [CHAIN-ORDER.1] [CHAIN-END.1] [CHAIN-SIGNER.1]
+    Spec: [CHAIN-HEAD.1] [CHAIN-TOKEN.1] [CHAIN-ORDER.1] [CHAIN-END.1] [CHAIN-SIGNER.1] [CHAIN-TAKEOVER.1]
     """
 
     def __init__(self, domain: Domain, expected: SegmentExpectation) -> None:
@@ -141,6 +170,17 @@ class LaneVerifier:
             self._check_head(head)
             self.head = head
             self._segment = self.chain = segment_id(self._domain, head)
+
+    def take_over(self, expected: SegmentExpectation) -> None:
+        """Expect the lane's next segment, by another miner or lease, after the last token that held.
+
+        A router may go on so after a segment that broke; what broke was not taken.
+        """
+        if self.end is not None:
+            raise LocalProtocolError("a lane that ended is not taken over")
+        self._expected = expected
+        self._segment = None
+        self._broken = False
 
     def take(self, message: FrameMessage) -> None:
         """Take the next frame."""

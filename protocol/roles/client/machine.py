@@ -21,6 +21,7 @@ from protocol.core.machine import (
 )
 from protocol.core.signing import Sign, typed_digest, verify
 from protocol.messages.sessions import (
+    Assignment,
     ClientHello,
     CloseSession,
     OpenSession,
@@ -181,12 +182,26 @@ class ClientMachine:
         domain = genesis.domain()
         verify(typed_digest(domain, assignment), ready.signature, session.router.node, "the assignment")
         auction = verify_bid_set(domain, genesis.params, session.opening, ready.bid_set, assignment)
-        session.life.take(SessionFact.CLOSED)
+        if session.assignment is None:
+            session.life.take(SessionFact.CLOSED)
+        else:
+            self._reassigned(session, assignment)
         session.life.take(SessionFact.ASSIGNED)
         session.assignment = assignment
         self._deadlines.clear(("session", session.handle))
         item = SessionAssigned(session.id, assignment, auction)
         return [Deliver(session.handle, item)]
+
+    def _reassigned(self, session: Session, assignment: Assignment) -> None:
+        """Another miner goes on where the last signed frame ended. Spec: [ASSIGN-NUMBER.1] [CHAIN-TAKEOVER.1]"""
+        assert session.assignment is not None and session.router.genesis is not None
+        if assignment.number <= session.assignment.number:
+            raise RemoteProtocolError("the number of a session's assignments only rises")
+        session.life.take(SessionFact.LOST)
+        domain, model = session.router.genesis.domain(), session.opening.model
+        for task in session.tasks.values():
+            generation, miner = assignment.generations[0], assignment.miners[0]
+            task.verifier.take_over(expect_segment(domain, task.order, 0, generation, miner, model))
 
     def _close(self, session: Session, code: str, detail: str) -> list[object]:
         effects: list[object] = [Send(session.router.channel, CloseSession(session.id))]

@@ -21,6 +21,9 @@ class Generate:
     sampling: SamplingParams
     lane_seed: bytes
     max_tokens: int
+    """Of the whole lane, ``emitted`` included."""
+    emitted: tuple[tuple[int, bytes], ...] = ()
+    """Tokens and texts that earlier segments hold; generation goes on after them with the same noise."""
     key: Key = NO_KEY
 
 

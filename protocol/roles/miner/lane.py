@@ -7,7 +7,7 @@ ahead of the client's last signed ack, so acks are the flow control, end to end.
 from collections import deque
 
 from protocol.core.errors import RemoteProtocolError
-from protocol.core.ids import Digest
+from protocol.core.ids import ZERO_DIGEST, Digest
 from protocol.core.params import Params
 from protocol.messages.tasks import Ack, EndReason, EndRecord, FrameMessage, TaskOrder
 from protocol.roles.miner.events import GenerationKey
@@ -17,14 +17,24 @@ from protocol.session.transcript import SegmentWriter
 class Lane:
     """The sending side of one segment."""
 
-    def __init__(self, params: Params, order: TaskOrder, generation: GenerationKey, started_ms: int) -> None:
+    def __init__(
+        self,
+        params: Params,
+        order: TaskOrder,
+        generation: GenerationKey,
+        started_ms: int,
+        start_index: int = 0,
+        previous: Digest = ZERO_DIGEST,
+    ) -> None:
         self.order = order
+        self.start_index = start_index
+        self.previous = previous
         self.generation = generation
         self.started_ms = started_ms
         self.first_token_ms: int | None = None
         self.writer: SegmentWriter | None = None
         self.cancelling = False
-        self.acked = 0
+        self.acked = start_index
         self._params = params
         self._ready: deque[tuple[int, bytes]] = deque()
         self._end: EndRecord | None = None

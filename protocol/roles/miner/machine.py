@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
-from protocol.core.ids import ZERO_DIGEST, Digest, ModelDigest, NodeId, SessionId
+from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId
 from protocol.core.machine import (
     Channel,
     ChannelClosed,
@@ -55,7 +55,7 @@ from protocol.roles.miner.events import (
 )
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Generations, Lease
-from protocol.roles.miner.orders import check_order
+from protocol.roles.miner.orders import check_continuation, check_order
 from protocol.session.sampling import lane_seed
 from protocol.session.transcript import SegmentWriter, prompt_tokens_digest
 
@@ -224,7 +224,9 @@ class MinerMachine:
     def _start(self, channel: Channel, start: StartTask, now_ms: int) -> list[object]:
         lease = self._lease_of(channel)
         check_order(self._domain, self._params, self._settings.node, lease, start, now_ms)
-        order = start.order
+        previous = check_continuation(self._domain, start)
+        order, resume = start.order, start.resume
+        emitted = tuple(zip(resume.ids, resume.texts, strict=True)) if resume is not None else ()
         if lease.running():
             return [Send(channel, self._failed(order.session, order.task, "queue_full", "a task is running"))]
         for key in [key for key, lane in lease.lanes.items() if lane.written or lane.cancelling][:-TASK_LANES_KEPT]:
@@ -232,7 +234,7 @@ class MinerMachine:
         lease.last_task = order.task
         lease.assignment_number = start.assignment.number
         generation = (bytes(lease.session), order.task, start.lane)
-        lane = Lane(self._params, order, generation, now_ms)
+        lane = Lane(self._params, order, generation, now_ms, len(emitted), previous)
         lease.lanes[order.task, start.lane] = lane
         self._deadlines.clear(("idle", (lease.session, 0, 0)))
         timeout_ms = min(start.timeout_ms, self._params.task_deadline_ms_max)
@@ -241,7 +243,14 @@ class MinerMachine:
         seed = lane_seed(order.seed, prompt.sampling.choice, start.lane)
         return [
             Generate(
-                generation, lease.model, prompt.messages, prompt.sampling, seed, order.max_tokens, key=lease.session
+                generation=generation,
+                model=lease.model,
+                messages=prompt.messages,
+                sampling=prompt.sampling,
+                lane_seed=seed,
+                max_tokens=order.max_tokens,
+                emitted=emitted,
+                key=lease.session,
             )
         ]
 
@@ -277,8 +286,8 @@ class MinerMachine:
             prompt_token_count=len(prompt_tokens),
             model=lease.model,
             sampling=order.sampling,
-            start_index=0,
-            previous_head=ZERO_DIGEST,
+            start_index=lane.start_index,
+            previous_head=lane.previous,
         )
         lane.writer = SegmentWriter(self._domain, self._sign, head)
         return [Send(lease.channel, SegmentStart(head), key=lease.session)]
@@ -366,7 +375,7 @@ class MinerMachine:
 
     def _measure(self, lane: Lane, now_ms: int) -> None:
         if lane.first_token_ms is not None and lane.writer is not None:
-            produced = lane.writer.index + lane.backlog
+            produced = lane.writer.index + lane.backlog - lane.start_index
             self._bids.speed.observe(produced, lane.first_token_ms - lane.started_ms, now_ms - lane.first_token_ms)
 
     def _lease_of(self, channel: Channel) -> Lease:

@@ -39,7 +39,7 @@ from protocol.messages.sessions import (
 )
 from protocol.messages.tasks import AckMessage, CancelTask, FrameMessage, SegmentStart, SubmitTask, TaskFailed
 from protocol.roles.router.admission import RETRY_AFTER_MS, Refusal, find_fault, find_shortage
-from protocol.roles.router.relay import Relay, TaskName
+from protocol.roles.router.relay import BLAMELESS_CODES, Relay, TaskName
 from protocol.roles.router.rounds import RoundName, Rounds
 from protocol.roles.router.state import Measured, RouterSettings, Session
 from protocol.session.adverts import AdvertBook
@@ -48,6 +48,8 @@ from protocol.session.queue import FairQueue, Refused, Waiting
 
 MEASURED_MAX = 10_000
 MODELS_SHOWN_MAX = 64
+NOBODY_FREE = ("no_capacity", "no miner had a free slot in time")
+NOBODY_ELSE = ("miner_lost", "no other miner took over in time")
 
 
 class RouterMachine:
@@ -174,9 +176,7 @@ class RouterMachine:
 
     def _miner_gone(self, session: Session, channel: Channel, reason: str, now_ms: int) -> list[object]:
         if session.lease is not None and session.lease.channel == channel:
-            if session.tasks:
-                self._measurement_of(session.lease.miner).failed()
-            return self._end(session, "miner_lost", f"the miner is gone: {reason}", now_ms)
+            return self._fail_over(session, f"the miner is gone: {reason}", now_ms)
         if session.round is not None and session.round.channel == channel:
             return self._watch(session, self._rounds.refused(session, now_ms, reason))
         return []
@@ -203,7 +203,7 @@ class RouterMachine:
                 return self._relay.submit(session, message, now_ms)
             case AckMessage():
                 session = self._of_client(event.channel, message.ack.session)
-                return self._relay.ack(session, message) if session else []
+                return self._relay.ack(session, message, now_ms) if session else []
             case CancelTask():
                 session = self._of_client(event.channel, message.session)
                 return self._relay.cancel(session, message, now_ms) if session else []
@@ -286,7 +286,7 @@ class RouterMachine:
                 effects = self._rounds.granted(session, message)
                 self._rounds_open.pop(session.id, None)
                 self._session_deadlines.set(session.id, session.opening.expires_ms)
-                return effects + self._pump(now_ms)
+                return effects + self._resume(session, now_ms) + self._pump(now_ms)
             case LeaseBusy() if session.round is not None and session.round.channel == event.channel:
                 self._forget_miner(event.channel)
                 return [Close(event.channel), *self._watch(session, self._rounds.refused(session, now_ms, message))]
@@ -296,6 +296,8 @@ class RouterMachine:
                 return self._relay.head(session, message)
             case FrameMessage():
                 return self._relay.frame(session, message, now_ms)
+            case TaskFailed() if self._is_miners_fault(session, message):
+                return self._fail_over(session, f"the miner failed: {message.code}", now_ms)
             case TaskFailed():
                 return self._relay.miner_failed(session, message, now_ms)
         raise RemoteProtocolError(f"{type(message).__name__} is out of place")
@@ -352,8 +354,8 @@ class RouterMachine:
             if session is not None and session.life.state is SessionState.READY:
                 effects += self._end(session, "session_expired", "the session's lifetime is over", now_ms)
             elif session is not None:
-                detail = "no miner had a free slot in time"
-                effects += self._end(session, "no_capacity", detail, now_ms, retry_after_ms=RETRY_AFTER_MS)
+                code, detail = NOBODY_ELSE if session.spent else NOBODY_FREE
+                effects += self._end(session, code, detail, now_ms, retry_after_ms=RETRY_AFTER_MS)
         for kind, name in self._round_deadlines.due(now_ms):
             session = self._sessions.get(name)
             if session is not None:
@@ -378,13 +380,41 @@ class RouterMachine:
         return [Close(channel), *self._rounds.refused(session, now_ms, "no answer to the lease request")]
 
     def _task_due(self, kind: str, session: Session, number: int, now_ms: int) -> list[object]:
-        lease = session.lease
-        if kind != "frame" or lease is None:
+        task = session.tasks.get(number)
+        if kind != "frame" or session.lease is None or task is None or task.cancelled:
             return self._relay.overdue(session, number, now_ms)
-        # Whoever falls silent once would be asked again by the session's next order.
-        self._measurement_of(lease.miner).failed()
-        note = Note("router.miner-stalled", (("miner", lease.miner.hex()), ("task", number)))
-        return [note, *self._end(session, "miner_lost", "the miner sent nothing for too long", now_ms)]
+        return self._fail_over(session, "the miner sent nothing for too long", now_ms)
+
+    # Failover
+
+    @staticmethod
+    def _is_miners_fault(session: Session, message: TaskFailed) -> bool:
+        running = session.running()
+        at_work = session.lease is not None and running is not None and running.number == message.task
+        return at_work and message.code not in BLAMELESS_CODES
+
+    def _fail_over(self, session: Session, why: str, now_ms: int) -> list[object]:
+        """The session's miner is lost: the next takes over after the last signed token. Spec: [FAILOVER-NEXT.1]"""
+        lease = session.lease
+        assert lease is not None
+        if session.running() is not None:
+            self._measurement_of(lease.miner).failed()
+        effects: list[object] = [Note("router.fail-over", (("miner", lease.miner.hex()), ("why", why)))]
+        if lease.channel in self._miners:
+            effects.append(Close(lease.channel, key=session.id))
+            self._forget_miner(lease.channel)
+        self._relay.suspend(session)
+        limit_ms = min(session.opening.expires_ms, now_ms + self._params.first_frame_timeout_ms)
+        self._session_deadlines.set(session.id, limit_ms)
+        self._rounds_open[session.id] = None
+        return effects + self._watch(session, self._rounds.take_over(session, now_ms))
+
+    def _resume(self, session: Session, now_ms: int) -> list[object]:
+        """A miner was leased: it goes on with what was running, or starts what waits."""
+        task, lease = session.running(), session.lease
+        if task is None or lease is None:
+            return self._relay.advance(session, now_ms)
+        return self._relay.hand_over(session, task, lease, now_ms)
 
     def _forget_miner(self, channel: Channel) -> None:
         self._miners.pop(channel, None)

@@ -23,7 +23,7 @@ from protocol.messages.tasks import (
     SubmitTask,
     TaskFailed,
 )
-from protocol.roles.router.state import Measured, Session, Task
+from protocol.roles.router.state import Lease, Measured, Session, Task
 from protocol.session.lifecycle import TERMINAL_CODES, TaskFact, TaskState
 from protocol.session.transcript import LaneVerifier, expect_segment
 
@@ -33,6 +33,9 @@ TaskName = tuple[str, bytes, int]
 CANCEL_TIMEOUT_MS = 3_000
 """A miner ends a cancelled task within this; less than the client's own patience, so that it learns why."""
 RETRY_AFTER_MS_MAX = 60_000
+
+BLAMELESS_CODES = frozenset(("cancelled", "ack_timeout", "prompt_too_long", "bad_request", "deadline_exceeded"))
+"""A miner may end a task with these; with any other it is the miner that failed, and the next takes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,22 @@ class Relay:
 
     def advance(self, session: Session, now_ms: int) -> list[object]:
         """Hand the miner the next order in line, if it is free."""
-        task, lease = session.waiting(), session.lease
-        if task is None or lease is None or session.running() is not None:
+        task = session.waiting()
+        if task is None or session.lease is None or session.running() is not None:
             return []
+        task.life.take(TaskFact.STARTED)
+        return self.hand_over(session, task, session.lease, now_ms)
+
+    def hand_over(self, session: Session, task: Task, lease: Lease, now_ms: int) -> list[object]:
+        """Hand a miner an order, or the rest of one that another began. Spec: [CHAIN-TAKEOVER.1]"""
         order = task.submit.order
         expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
-        task.verifier = LaneVerifier(self.domain, expected)
-        task.started_ms = now_ms
-        task.life.take(TaskFact.STARTED)
-        self.deadlines.set(("frame", session.id, task.number), now_ms + self.params.first_frame_timeout_ms)
+        if task.verifier is None:
+            task.verifier = LaneVerifier(self.domain, expected)
+        else:
+            task.verifier.take_over(expected)
+        task.started_ms, task.first_ms = now_ms, None
+        self.deadlines.set(("frame", session.id, task.number), now_ms + self._patience_ms(lease, first=True))
         start = StartTask(
             assignment=lease.assignment,
             assignment_signature=lease.signature,
@@ -97,8 +107,21 @@ class Relay:
             prompt=task.submit.prompt,
             lane=0,
             timeout_ms=self._left_ms(session, task, now_ms),
+            resume=task.continuation(),
         )
-        return [Send(lease.channel, start, key=session.id)]
+        effects: list[object] = [Send(lease.channel, start, key=session.id)]
+        if task.cancelled:
+            effects.append(Send(lease.channel, CancelTask(session.id, task.number), key=session.id))
+        return effects
+
+    def _patience_ms(self, lease: Lease, *, first: bool) -> int:
+        """How long a miner may be silent: ten times what it lately took, within bounds. Spec: [FAILOVER-STALL.1]"""
+        seen = self.measured(lease.miner)
+        if first:
+            taken_ms, longest_ms = seen.first_token_ms, self.params.first_frame_timeout_ms
+        else:
+            taken_ms, longest_ms = seen.gap_ms, self.params.frame_gap_timeout_ms
+        return min(max(10 * taken_ms, self.params.stall_ms_min), longest_ms) if taken_ms else longest_ms
 
     def _left_ms(self, session: Session, task: Task, now_ms: int) -> int:
         at = self.deadlines.at(("task", session.id, task.number))
@@ -113,6 +136,7 @@ class Relay:
             raise RemoteProtocolError("a head for an order that was not handed over")
         task.verifier.begin(message.head)
         task.life.take(TaskFact.HEAD)
+        task.heads.append(message.head)
         return [Send(session.client, message, key=session.id)]
 
     def frame(self, session: Session, message: FrameMessage, now_ms: int) -> list[object]:
@@ -124,19 +148,32 @@ class Relay:
             raise RemoteProtocolError("a frame for an order that was not handed over")
         task.verifier.take(message)
         task.life.take(_fact_of(message))
-        if task.first_ms is None:
-            task.first_ms = now_ms
+        task.ids.extend(message.ids)
+        task.texts.extend(message.texts)
         effects: list[object] = [Send(session.client, message, key=session.id)]
-        if message.end is None:
-            if not task.cancelled:
-                self.deadlines.set(("frame", session.id, task.number), now_ms + self.params.frame_gap_timeout_ms)
-            return effects
         lease = session.lease
+        if lease is not None and task.first_ms is not None:
+            self.measured(lease.miner).paused(now_ms - task.last_frame_ms)
+        task.first_ms = task.first_ms if task.first_ms is not None else now_ms
+        task.last_frame_ms = now_ms
+        if message.end is None:
+            self._await_frame(session, task, now_ms)
+            return effects
         if lease is not None and message.end.reason is not EndReason.CANCELLED:
-            tokens = task.verifier.index
+            tokens = task.verifier.index - task.heads[-1].start_index
             self.measured(lease.miner).succeeded(tokens, task.first_ms - task.started_ms, now_ms - task.first_ms)
         self._drop(session, task)
         return effects + self.advance(session, now_ms)
+
+    def _await_frame(self, session: Session, task: Task, now_ms: int) -> None:
+        """Start the clock for the next frame, unless it is the client's ack that is missing."""
+        name = ("frame", session.id, task.number)
+        if task.cancelled or session.lease is None:
+            return
+        if len(task.ids) - task.acked >= self.params.unacked_tokens_max:
+            self.deadlines.clear(name)
+        else:
+            self.deadlines.set(name, now_ms + self._patience_ms(session.lease, first=False))
 
     def miner_failed(self, session: Session, message: TaskFailed, now_ms: int) -> list[object]:
         """The miner ends a task without a signed end."""
@@ -145,13 +182,11 @@ class Relay:
             return []
         if task.life.state is TaskState.QUEUED:
             raise RemoteProtocolError("a failure of an order that was not handed over")
-        if message.code not in ("cancelled", "ack_timeout", "prompt_too_long", "bad_request") and session.lease:
-            self.measured(session.lease.miner).failed()
         code = message.code if message.code in TERMINAL_CODES else "engine_failed"
         retry_after_ms = min(message.retry_after_ms, RETRY_AFTER_MS_MAX)
         return self.fail(session, task, code, message.detail, now_ms, retry_after_ms)
 
-    def ack(self, session: Session, message: AckMessage) -> list[object]:
+    def ack(self, session: Session, message: AckMessage, now_ms: int) -> list[object]:
         """A client's ack on its way to the miner, who checks what it says.
 
         Raises RemoteProtocolError unless it is the client's and for this lease: a miner drops a router that
@@ -161,8 +196,15 @@ class Relay:
         if lease is None:
             return []
         verify(typed_digest(self.domain, ack), message.signature, session.opening.client, "the ack")
+        if ack.generation not in session.generations:
+            raise RemoteProtocolError("the ack is for a generation that never was")
         if ack.generation != lease.generation:
-            raise RemoteProtocolError("the ack is for another generation")
+            # On its way while another miner took over.
+            return []
+        task = session.tasks.get(ack.task)
+        if task is not None and task.acked < ack.index <= len(task.ids):
+            task.acked = ack.index
+            self._await_frame(session, task, now_ms)
         return [Send(lease.channel, message, key=session.id)]
 
     def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
@@ -185,6 +227,11 @@ class Relay:
         task.life.take(TaskFact.FAILED)
         self._drop(session, task)
         return [self._failed(session, task.number, code, detail, retry_after_ms), *self.advance(session, now_ms)]
+
+    def suspend(self, session: Session) -> None:
+        """No miner works for the session: nobody's frame is awaited."""
+        for task in session.tasks.values():
+            self.deadlines.clear(("frame", session.id, task.number))
 
     def fail_all(self, session: Session, code: str, detail: str) -> list[object]:
         """End every task of a session that is over."""

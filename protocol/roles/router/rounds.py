@@ -116,7 +116,8 @@ class Rounds:
         current.bid_set = seal(self.domain, self.sign, bid_set)
         bids = [bid for bid, _ in current.bids.values()]
         ranking = compute_ranking(self.params, terms_of(self.domain, session.opening), bids, measurements)
-        current.candidates = list(ranking.order)
+        # Who failed this session before is asked last, not never: it may be all there is.
+        current.candidates = sorted(ranking.order, key=lambda miner: miner in session.lost)
         return self.ask_next(session, now_ms)
 
     def _measurement(self, miner: NodeId) -> Measurement:
@@ -162,12 +163,24 @@ class Rounds:
         signature = self.sign(typed_digest(self.domain, assignment))
         session.lease = Lease(current.asked, current.channel, Generation(grant.generation), assignment, signature)
         session.life.take(SessionFact.ASSIGNED)
-        session.round = None
+        session.generations.add(session.lease.generation)
+        session.spent, session.round = current, None
         record = assignment_record(session, number)
         return [
             Persist(session.id, (record,)),
             Send(session.client, SessionReady(session.id, assignment, signature, current.bid_set), key=session.id),
         ]
+
+    def take_over(self, session: Session, now_ms: int) -> list[object]:
+        """The leased miner is lost: ask the standbys, then announce again."""
+        lease, spent = session.lease, session.spent
+        assert lease is not None and spent is not None
+        session.life.take(SessionFact.LOST)
+        session.lost.add(lease.miner)
+        session.lease = None
+        spent.asked = spent.channel = None
+        session.round = spent
+        return self.ask_next(session, now_ms)
 
     def forget_expired(self, now_ms: int) -> list[object]:
         """Drop the numbers of sessions that nobody can open again."""

@@ -7,7 +7,7 @@ from protocol.core.ids import Generation, NodeId, SessionId, Signature
 from protocol.core.machine import Channel
 from protocol.messages.envelope import Envelope
 from protocol.messages.sessions import Assignment, Bid, CountersignedBid, SessionOpen
-from protocol.messages.tasks import SubmitTask
+from protocol.messages.tasks import Continuation, SegmentHead, SubmitTask
 from protocol.session.lifecycle import (
     Lifecycle,
     SessionFact,
@@ -44,11 +44,26 @@ class Task:
     started_ms: int = 0
     first_ms: int | None = None
     cancelled: bool = False
+    heads: list[SegmentHead] = field(default_factory=list)
+    """Of the segments that hold tokens, and of the present one."""
+    ids: list[int] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    """What was verified and relayed so far: a takeover goes on from here."""
+    acked: int = 0
+    last_frame_ms: int = 0
 
     @property
     def number(self) -> int:
         """Its number within the session."""
         return self.submit.order.task
+
+    def continuation(self) -> Continuation | None:
+        """What the next miner needs to go on; None while nothing was signed."""
+        if not self.ids:
+            return None
+        # A segment that brought no token leaves no trace in the chain.
+        heads = {head.start_index: head for head in self.heads if head.start_index < len(self.ids)}
+        return Continuation(tuple(heads[start] for start in sorted(heads)), tuple(self.ids), tuple(self.texts))
 
 
 @dataclass(slots=True)
@@ -89,6 +104,12 @@ class Session:
     starved: int = 0
     round: Round | None = None
     lease: Lease | None = None
+    spent: Round | None = None
+    """The round that gave the lease; its remaining candidates are the standbys."""
+    lost: set[NodeId] = field(default_factory=set)
+    """Miners that failed this session: asked again only when nobody else is left."""
+    generations: set[Generation] = field(default_factory=set)
+    """Of all its leases: a late ack may name an earlier one."""
     tasks: dict[int, Task] = field(default_factory=dict)
     last_task: int = 0
 
@@ -115,6 +136,12 @@ class Measured:
     tokens_per_second: int = 0
     first_token_ms: int = 0
     success_bp: int = 10_000
+    gap_ms: int = 0
+    """The longest lately seen between two frames of a stream; fades."""
+
+    def paused(self, gap_ms: int) -> None:
+        """Two frames of one stream came so far apart."""
+        self.gap_ms = max(gap_ms, self.gap_ms - self.gap_ms // 16)
 
     def succeeded(self, tokens: int, first_token_ms: int, stream_ms: int) -> None:
         """A task that ended with a signed end."""
