@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,9 @@ from protocol.session.adverts import AdvertBook
 
 SCRYPT_N_TESTNET = 1 << 14
 ROLES: tuple[Role, ...] = ("router", "miner")
+
+OpenEngine = Callable[[EngineConfig], AbstractAsyncContextManager[Engine]]
+"""Loads the model that a miner serves."""
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done, for a person who waits."""
@@ -115,7 +118,9 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(config: NodeConfig, *, progress: Progress = say_nothing) -> AsyncIterator[Node]:
+async def open_node(
+    config: NodeConfig, *, progress: Progress = say_nothing, engine: OpenEngine = open_engine
+) -> AsyncIterator[Node]:
     """Start a node and run it for as long as the block lasts.
 
     Raises ConfigError, KeystoreError, StoreError, ModelStoreError, EngineError or TransportError, each saying what to
@@ -132,7 +137,7 @@ async def open_node(config: NodeConfig, *, progress: Progress = say_nothing) -> 
             served = _Served({}, (), "")
             if "miner" in config.node.roles:
                 progress(f"loading model {config.miner.model}")
-                served = await _open_engine(config, stack)
+                served = await _open_engine(config, engine, stack)
             progress("opening the network")
             inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
             parts = _Parts(config, genesis, key, Loopback(inner, nursery), store, open_clock(), stack, nursery, served)
@@ -152,7 +157,7 @@ async def load_key(config: NodeConfig) -> NodeKey:
     return await trio.to_thread.run_sync(read_keystore, path, password)
 
 
-async def _open_engine(config: NodeConfig, stack: AsyncExitStack) -> "_Served":
+async def _open_engine(config: NodeConfig, open_: OpenEngine, stack: AsyncExitStack) -> "_Served":
     stored = await trio.to_thread.run_sync(_resolve, config)
     miner = config.miner
     engine_config = EngineConfig(
@@ -162,7 +167,7 @@ async def _open_engine(config: NodeConfig, stack: AsyncExitStack) -> "_Served":
         threads=miner.threads,
         gpu_layers=miner.gpu_layers,
     )
-    engine = await stack.enter_async_context(open_engine(engine_config))
+    engine = await stack.enter_async_context(open_(engine_config))
     offer = ModelOffer(stored.manifest, engine.model.slots, engine.model.context_slot_tokens, miner.price_wei)
     return _Served({stored.manifest.digest(): engine}, (offer,), engine.model.build[:128])
 

@@ -43,6 +43,8 @@ class TestnetPlan:
     slots: int = 2
     config: Path | None = None
     """Where everything else is taken from."""
+    miner_module: str = "p2pnode.cli.entry"
+    """What runs a miner; a benchmark puts one with another engine here."""
 
 
 class Child:
@@ -126,9 +128,10 @@ class Testnet:
         folder = self.plan.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         config = ["--config", str(self.plan.config)] if self.plan.config is not None else []
+        module = self.plan.miner_module if "miner" in roles else "p2pnode.cli.entry"
         with (folder / "log.txt").open("ab") as log:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "p2pnode.cli.entry", "run", *config, "--json", "--as-child"],
+                [sys.executable, "-m", module, "run", *config, "--json", "--as-child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log.fileno(),

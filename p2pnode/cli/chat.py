@@ -185,6 +185,9 @@ async def _answer(
         nursery.cancel_scope.cancel()
     if not args.json:
         print()
+        for head in answer.heads[1:]:
+            what = f"failed over to miner 0x{head.miner.hex()} after token {head.start_index}, none lost or repeated"
+            print(paint(what, "dim", sys.stderr), file=sys.stderr)
     return answer
 
 
@@ -213,6 +216,7 @@ def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
         "prompt_tokens": finish.prompt_tokens,
         "completion_tokens": finish.completion_tokens,
         "frames": finish.frames,
+        "segments": [{"miner": "0x" + head.miner.hex(), "start_index": head.start_index} for head in answer.heads],
         "level": "streamed",
     }
 

@@ -11,8 +11,17 @@ from typing import Any
 from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import paint
 from p2pnode.config import load_config
+from protocol.core.errors import P2PNodeError
 
 PROMPT = "Where does a bear live?"
+STORY = "Tell me a story about a rabbit."
+KILL_AFTER_TOKENS = 10
+
+
+class DemoError(P2PNodeError):
+    """What the demo shows did not happen."""
+
+    code = "demo/failed"
 
 
 def configure(subparsers: Any) -> None:
@@ -49,6 +58,23 @@ class _Steps:
         self.rows: list[dict[str, Any]] = []
         self._started = time.perf_counter()
 
+    def begin_text(self, prompt: str) -> None:
+        """An answer follows."""
+        self._write(f"\n  {paint(prompt, 'cyan')}\n  ")
+
+    def text(self, text: str) -> None:
+        """Some of an answer."""
+        self._write(text.replace("\n", "\n  "))
+
+    def end_text(self) -> None:
+        """The answer is over."""
+        self._write("\n\n")
+
+    def _write(self, text: str) -> None:
+        if not self.quiet:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
     def done(self, what: str, detail: str = "") -> None:
         """Note a step that has just ended."""
         at_ms = round((time.perf_counter() - self._started) * 1_000)
@@ -71,7 +97,9 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
             steps.done("light client connected", f"network {net.genesis.network_id().hex()[:16]}")
             async with net.session(args.model, tokens=args.max_tokens) as session:
                 _tell_auction(steps, session)
-                await _ask(args, steps, session)
+                await _ask(args, steps, session, args.prompt)
+                if args.miners > 1:
+                    await _survive_a_killed_miner(args, steps, session, testnet)
         steps.done("session closed")
     steps.done("network down")
     if args.json:
@@ -85,24 +113,46 @@ def _tell_auction(steps: _Steps, session: Any) -> None:
     steps.done("lease granted", f"miner {session.miner.hex()[:8]}, rank {auction.ranks[0] + 1}, pick recomputed here")
 
 
-async def _ask(args: argparse.Namespace, steps: _Steps, session: Any) -> None:
+async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: str) -> None:
     started = time.perf_counter()
-    async with session.ask(args.prompt, max_tokens=args.max_tokens) as answer:
+    async with session.ask(prompt, max_tokens=args.max_tokens) as answer:
         first = True
         async for text in answer:
             if first:
                 steps.done("first signed frame", f"{(time.perf_counter() - started) * 1_000:.0f} ms after the order")
+                steps.begin_text(prompt)
                 first = False
-                if not args.json:
-                    print(f"\n  {paint(args.prompt, 'cyan')}\n  ", end="")
-            if not args.json:
-                sys.stdout.write(text.replace("\n", "\n  "))
-                sys.stdout.flush()
-    finish = answer.finish
-    assert finish is not None
-    if not args.json:
-        print("\n")
+            steps.text(text)
+    steps.end_text()
     seconds = time.perf_counter() - started
-    tokens, rate = finish.completion_tokens, finish.completion_tokens / seconds
-    detail = f"{tokens} tokens in {finish.frames} frames, {rate:.0f} tokens/s, reason {finish.reason}, level streamed"
+    tokens, rate = answer.finish.completion_tokens, answer.finish.completion_tokens / seconds
+    reason = answer.finish.reason
+    detail = f"{tokens} tokens in {answer.finish.frames} frames, {rate:.0f} tokens/s, reason {reason}, level streamed"
     steps.done("signed end verified", detail)
+
+
+async def _survive_a_killed_miner(args: argparse.Namespace, steps: _Steps, session: Any, testnet: Any) -> None:
+    """Kill the miner in the middle of an answer; the answer must be the one it would have given."""
+    seed = bytes(32)
+    async with session.ask(STORY, max_tokens=args.max_tokens, seed=seed) as undisturbed:
+        await undisturbed.read()
+    victim = next(child for child, status in testnet.statuses() if status.get("node") == "0x" + session.miner.hex())
+    killed_s = 0.0
+    async with session.ask(STORY, max_tokens=args.max_tokens, seed=seed) as answer:
+        async for text in answer:
+            if not killed_s and len(answer.token_ids) >= KILL_AFTER_TOKENS:
+                victim.process.kill()
+                killed_s = time.perf_counter()
+                steps.done("miner killed", f"{victim.name}, kill -9 in the middle of a second answer")
+                steps.begin_text(STORY)
+                steps.text(answer.text)
+            elif killed_s:
+                steps.text(text)
+    steps.end_text()
+    index = answer.heads[-1].start_index
+    steps.done(
+        "another miner took over", f"miner {session.miner.hex()[:8]}, after token {index}, none lost or repeated"
+    )
+    if answer.text != undisturbed.text:
+        raise DemoError("the answer differs from the one without a killed miner")
+    steps.done("same answer", f"{len(answer.token_ids)} tokens in {len(answer.heads)} signed segments, as undisturbed")

@@ -96,6 +96,9 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
         "lease granted",
         "first signed frame",
         "signed end verified",
+        "miner killed",
+        "another miner took over",
+        "same answer",
         "session closed",
         "network down",
     ]
@@ -156,6 +159,34 @@ def test_an_engine_that_is_killed_goes_on_from_its_next_token(network: Network) 
 
     assert asking.wait(60) == 0
     assert text.rstrip("\n") == undisturbed["text"]
+
+
+def test_a_miner_that_is_killed_mid_answer_is_replaced(tmp_path: Path, env: dict[str, str]) -> None:
+    """kill -9 of the serving miner: the answer completes, says that it failed over, and is the undisturbed one."""
+    network = start_testnet(tmp_path / "net", env)
+    chat = ["chat", "--router", network.address, "--seed", "kill", "--temperature", "1"]
+    undisturbed = json.loads(run(*chat, "--json", STORY, env=env).stdout)["text"]
+    with Terminal([*P2PNODE, *chat], env) as terminal:
+        serving = re.findall("with miner (0x[0-9a-f]{40})", terminal.expect("> "))[0]
+        terminal.type(STORY + "\n")
+        shown = terminal.expect(r"rabbit\.\r\n.*\w+ \w+ \w+")
+        process_of(network, serving).kill()
+        shown += terminal.expect("failed over to miner")
+        terminal.type("\n")
+        assert terminal.wait() == 0
+    network.process.send_signal(signal.SIGINT)
+    network.process.wait(20)
+    assert network.process.stdout is not None
+    network.process.stdout.close()
+
+    answer = shown.partition("rabbit.\r\n")[2].rpartition("\r\nfailed over")[0]
+    assert answer.replace("\r\n", "\n") == undisturbed
+
+
+def process_of(network: Network, node: str) -> psutil.Process:
+    name = next(name for name, status in network.nodes.items() if status["node"] == node)
+    children = psutil.Process(network.process.pid).children()
+    return next(child for child in children if child.environ().get("P2PNODE_NODE_NAME") == name)
 
 
 def engine_workers(network: Network) -> list[psutil.Process]:
