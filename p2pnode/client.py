@@ -47,6 +47,7 @@ from protocol.roles.client import (
     TaskOver,
     TaskText,
 )
+from protocol.session.record import SessionRecord
 
 CONNECT_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_MS = 30_000
@@ -157,6 +158,8 @@ class Session:
         self, client: "LightClient", handle: int, assigned: SessionAssigned, items: trio.MemoryReceiveChannel[Item]
     ) -> None:
         self._assigned = assigned
+        self._assignments = [assigned.ready]
+        self._heads: list[SegmentHead] = []
         self._client = client
         self._handle = handle
         self._items = items
@@ -169,7 +172,19 @@ class Session:
                 item = self._items.receive_nowait()
                 if isinstance(item, SessionAssigned):
                     self._assigned = item
+                    self._assignments.append(item.ready)
         return self._assigned
+
+    def record(self) -> SessionRecord:
+        """The session's signed papers so far; no prompt and no text is in it."""
+        latest = self.assigned
+        return SessionRecord(
+            genesis=self._client.genesis.to_json(),
+            opening=latest.opening,
+            signature=latest.signature,
+            assignments=tuple(self._assignments),
+            heads=tuple(self._heads),
+        )
 
     @property
     def id(self) -> bytes:
@@ -209,6 +224,7 @@ class Session:
         try:
             yield answer
         finally:
+            self._heads += answer.heads
             if answer.finish is None:
                 answer.cancel()
             self._client.drop_handle(handle)

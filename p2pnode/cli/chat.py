@@ -3,14 +3,18 @@
 import argparse
 import hashlib
 import json
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import paint, print_table
 from p2pnode.config import ConfigError, NodeConfig
+from p2pnode.paths import home
+from p2pnode.records import save_record
 from protocol.core.errors import P2PNodeError
 
 if TYPE_CHECKING:
@@ -107,9 +111,14 @@ async def _chat(args: argparse.Namespace, sampling: "SamplingParams", router: Ro
             print(paint(net.level_note, "dim", sys.stderr), file=sys.stderr)
         timeout_ms = int(args.timeout * 1_000)
         async with net.session(args.model, tokens=args.max_tokens, timeout_ms=min(timeout_ms, 60_000)) as session:
-            if args.prompt is not None:
-                return await _once(args, sampling, session)
-            return await _converse(args, sampling, session)
+            try:
+                if args.prompt is not None:
+                    return await _once(args, sampling, session)
+                return await _converse(args, sampling, session)
+            finally:
+                # What `p2pnode explain` reads; it holds neither prompt nor answer.
+                with suppress(OSError):
+                    save_record(home(os.environ) / "sessions", session.assigned.session, session.record())
 
 
 def _print_models(net: "LightClient", as_json: bool) -> None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "testnet": "start a network of several processes on this machine",
     "demo": "start a network, answer one prompt, take it down",
     "chat": "ask a router, once or in a conversation",
+    "explain": "who was picked in a session, and why, recomputed",
     "keys": "make, show and re-encrypt this node's key",
     "model": "list, add, check and remove models",
     "peers": "whom the running node knows",

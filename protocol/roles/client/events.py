@@ -6,7 +6,7 @@ from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NetworkId, NodeId, SessionId
 from protocol.core.machine import NO_KEY, Key
 from protocol.messages.sampling import SamplingParams
-from protocol.messages.sessions import Assignment, RouterHello
+from protocol.messages.sessions import Assignment, RouterHello, SessionOpen, SessionReady
 from protocol.messages.tasks import EndRecord, PromptMessage, SegmentHead
 from protocol.session.auction import VerifiedAuction
 
@@ -90,6 +90,11 @@ class SessionAssigned:
     session: SessionId
     assignment: Assignment
     auction: VerifiedAuction
+    opening: SessionOpen
+    signature: bytes
+    """The client's own, of ``opening``."""
+    ready: SessionReady
+    """As the router signed it, for the session's record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,8 @@ class ClientMachine:
         session.life.take(SessionFact.ASSIGNED)
         session.assignment = assignment
         self._deadlines.clear(("session", session.handle))
-        item = SessionAssigned(session.id, assignment, auction)
+        signature = self._sign(session.id)
+        item = SessionAssigned(session.id, assignment, auction, session.opening, signature, ready)
         return [Deliver(session.handle, item)]
 
     def _reassigned(self, session: Session, assignment: Assignment) -> None:
