@@ -91,7 +91,7 @@ def test_the_story_is_recomputed_from_the_signed_bids() -> None:
 
     told = explain(unpack(SessionRecord, pack(kept), limit_bytes=RECORD_BYTES_MAX))
 
-    bids = [bid for bid in told.assignments[0].bids]
+    bids = list(told.assignments[0].bids)
     content = [Bid(SESSION, m.node, MODEL, 500, 2, 4, 40 + n, 500, 4_096, NOW_MS) for n, m in enumerate(MINERS)]
     measured = [Measurement(MINERS[0].node, 3, 50, 200, 10_000)]
     ranking = compute_ranking(GENESIS.params, terms_of(DOMAIN, OPENING), content, measured)
