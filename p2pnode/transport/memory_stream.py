@@ -39,13 +39,22 @@ class MemoryStream:
         self._readable = trio.Event()
         self._writable = trio.Event()
 
+    def send_now(self, frame: bytes) -> bool:
+        self._check_size(frame)
+        if self._is_dead():
+            raise self._gone()
+        if self._send_turn.locked() or self._is_full(frame):
+            return False
+        self._under_way += len(frame)
+        self.carry(self.me, len(frame), lambda: self.twin._arrive(frame))
+        return True
+
     async def send(self, frame: bytes) -> None:
-        if len(frame) > self.frame_bytes_max:
-            raise FrameTooLarge(f"a frame of {len(frame)} bytes; this stream carries at most {self.frame_bytes_max}")
+        self._check_size(frame)
         try:
             with trio.move_on_after(self._send_s) as scope:
                 async with self._send_turn:
-                    while self._under_way and self._under_way + len(frame) > WINDOW_BYTES and not self._is_dead():
+                    while self._is_full(frame) and not self._is_dead():
                         self._writable = trio.Event()
                         await self._writable.wait()
         except trio.Cancelled:
@@ -66,9 +75,15 @@ class MemoryStream:
             self._readable = trio.Event()
             await self._readable.wait()
         await trio.lowlevel.checkpoint()
-        frame = self._inbox[0]
-        if frame is _END:
+        frame = self.receive_now()
+        if frame is None:
             raise StreamClosed("the peer ended the stream", clean=True)
+        return frame
+
+    def receive_now(self) -> bytes | None:
+        frame = self._inbox[0] if self._inbox else None
+        if frame is None:
+            return None
         if len(frame) > self.frame_bytes_max:
             self.fail()
             raise FrameTooLarge(f"the peer sent a frame of {len(frame)} bytes; at most {self.frame_bytes_max}")
@@ -109,6 +124,13 @@ class MemoryStream:
         if not self._lost:
             self._inbox.append(_END)
             self._wake()
+
+    def _check_size(self, frame: bytes) -> None:
+        if len(frame) > self.frame_bytes_max:
+            raise FrameTooLarge(f"a frame of {len(frame)} bytes; this stream carries at most {self.frame_bytes_max}")
+
+    def _is_full(self, frame: bytes) -> bool:
+        return self._under_way > 0 and self._under_way + len(frame) > WINDOW_BYTES
 
     def _is_dead(self) -> bool:
         return self._closed or self._lost

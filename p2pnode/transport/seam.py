@@ -119,8 +119,17 @@ class Stream(Protocol):
     async def send(self, frame: bytes) -> None:
         """Send one frame. Raises StreamClosed, StreamTimeout, FrameTooLarge. Cancellation resets the stream."""
 
+    def send_now(self, frame: bytes) -> bool:
+        """Send one frame without a checkpoint; False, and nothing is sent, if it would have to wait.
+
+        Raises StreamClosed, FrameTooLarge.
+        """
+
     async def receive(self) -> bytes:
         """The next frame. Raises StreamClosed (``clean`` tells how), FrameTooLarge. Safe to cancel between frames."""
+
+    def receive_now(self) -> bytes | None:
+        """The next frame if it has arrived whole, without a checkpoint. Raises FrameTooLarge."""
 
     async def close(self) -> None:
         """Close both directions; what was sent still arrives. Never raises for a stream already gone."""

@@ -59,7 +59,7 @@ def replay(domain: Domain, resume: Continuation) -> Digest:
     if len(resume.ids) != len(resume.texts):
         raise TranscriptError("resume.tokens", "as many texts as tokens")
     starts = {head.start_index: head for head in resume.heads}
-    if len(starts) != len(resume.heads) or max(starts) >= len(resume.ids):
+    if len(starts) != len(resume.heads) or max(starts, default=0) >= len(resume.ids):
         raise TranscriptError("resume.heads", "every segment but the last to come holds tokens")
     chain = ZERO_DIGEST
     for index, (token, text) in enumerate(zip(resume.ids, resume.texts, strict=True)):
@@ -178,6 +178,9 @@ class LaneVerifier:
         """
         if self.end is not None:
             raise LocalProtocolError("a lane that ended is not taken over")
+        if self.head is not None and self.index == self.head.start_index:
+            # A segment that brought no token leaves no trace in the chain.
+            self.chain = Digest(self.head.previous_head)
         self._expected = expected
         self._segment = None
         self._broken = False

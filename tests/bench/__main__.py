@@ -4,6 +4,7 @@ import importlib
 import sys
 
 BENCHES = {
+    "chaos": "answers whose miner is killed, frozen, slowed or cut off in the middle",
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
     "idle": "memory and CPU of a node that has nothing to do",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",

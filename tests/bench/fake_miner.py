@@ -5,6 +5,7 @@ the miner's own. Configured by the environment, as any child of a testnet.
 """
 
 import argparse
+import gc
 import json
 import logging
 import sys
@@ -44,6 +45,8 @@ def main() -> None:
 
 async def _serve(config: NodeConfig) -> None:
     async with open_node(config, engine=open_fake) as node:
+        gc.collect()
+        gc.freeze()  # as p2pnode.cli.run does
         print(json.dumps(node.status()), flush=True)
         async with trio.lowlevel.FdStream(0) as standard_input:
             async for _ in standard_input:

@@ -49,6 +49,8 @@ class Plan:
     answers: int
     repetitions: int
     miners: int
+    spread_s: float
+    """Over how long the streams start: one token's time is the worst case, an order from all of them at once."""
 
 
 class Clients:
@@ -82,7 +84,7 @@ class Clients:
 
         async def run(index: int, share: int) -> None:
             order = {"do": "stream", "streams": share, "answers": plan.answers, "tokens": plan.tokens}
-            rows = await self.order(index, order | {"spread_s": TOKEN_S})
+            rows = await self.order(index, order | {"spread_s": plan.spread_s})
             results.extend(StreamResult(**row) for row in rows)
 
         async with trio.open_nursery() as nursery:
@@ -98,9 +100,7 @@ async def open_clients(router: str, streams: int) -> AsyncIterator[Clients]:
     for first in range(0, streams, STREAMS_PER_CLIENT_PROCESS):
         share = min(STREAMS_PER_CLIENT_PROCESS, streams - first)
         command = [sys.executable, "-m", "tests.bench.path_client", router, str(share)]
-        processes.append(
-            await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        )
+        processes.append(await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
     clients = Clients(processes)
     try:
         for index in range(len(processes)):
@@ -117,7 +117,7 @@ async def stream_direct(streams: int, plan: Plan) -> list[StreamResult]:
     results: list[StreamResult] = []
 
     async def run(index: int) -> None:
-        await trio.sleep(TOKEN_S * index / streams)
+        await trio.sleep(plan.spread_s * index / streams)
         result = StreamResult()
         began = time.perf_counter()
         for number in range(plan.answers):
@@ -220,9 +220,8 @@ def _row(streams: int, rounds: list[Round]) -> dict[str, Any]:
 
     def rate(which: str) -> float:
         """Tokens a second: each stream's own, added up; the median over repetitions."""
-        return statistics.median(
-            sum(stream.tokens / stream.elapsed_s for stream in getattr(one, which)) for one in rounds
-        )
+        results = [one.direct if which == "direct" else one.relayed for one in rounds]
+        return statistics.median(sum(stream.tokens / stream.elapsed_s for stream in result) for result in results)
 
     first, first_direct = pooled("relayed", "first_s"), pooled("direct", "first_s")
     token, token_direct = pooled("relayed", "token_s"), pooled("direct", "token_s")
@@ -269,8 +268,8 @@ def show(figures: dict[str, Any]) -> None:
     opening = figures["opening_ms"]
     print(f"session open (asked for -> assigned): {opening['p50']:.1f}/{opening['p99']:.1f}\n")
     print(
-        f"{'streams':>7} {'first direct':>14} {'first relayed':>14} {'added':>12} {'added/token':>11} {'longest gap':>12}"
-        f" {'tokens/s':>8} {'direct':>7} {'ratio':>5} {'tokens/frame':>12}"
+        f"{'streams':>7} {'first direct':>14} {'first relayed':>14} {'added':>12} {'added/token':>11}"
+        f" {'longest gap':>12} {'tokens/s':>8} {'direct':>7} {'ratio':>5} {'tokens/frame':>12}"
     )
     for row in figures["rows"]:
         pairs = [
@@ -301,10 +300,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--answers", type=int, default=5, help="of a stream in one repetition")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--miners", type=int, default=1, help="processes among which the streams are shared")
+    parser.add_argument(
+        "--spread-ms", type=float, default=1_000 * TOKEN_S, help="over how long the streams start; default: all at once"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(arguments)
     streams = tuple(int(part) for part in args.streams.split(","))
-    plan = Plan(streams, args.tokens, args.answers, args.repetitions, args.miners)
+    plan = Plan(streams, args.tokens, args.answers, args.repetitions, args.miners, args.spread_ms / 1_000)
     figures = trio.run(measure, plan)
     if args.json:
         print(json.dumps(figures))

@@ -4,11 +4,13 @@ Each stream is a client of its own: key, connection, session. Reads one order a 
 with one line of JSON, so that several such processes start their streams together.
 """
 
+import gc
 import json
 import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import trio
@@ -37,7 +39,7 @@ class StreamResult:
         """Note one answer by when each of its pieces came."""
         self.first_s.append(arrivals[0] - asked)
         self.token_s.append((arrivals[-1] - arrivals[0]) / max(tokens - 1, 1))
-        self.gap_s.append(max((b - a for a, b in zip(arrivals, arrivals[1:], strict=False)), default=0.0))
+        self.gap_s.append(max((b - a for a, b in pairwise(arrivals)), default=0.0))
         self.tokens += tokens
         self.frames += frames
 
@@ -71,7 +73,6 @@ async def _streams(sessions: list[Session], order: dict[str, Any]) -> list[dict[
     results: list[dict[str, Any]] = []
 
     async def run(index: int) -> None:
-        # Spread over one token's time, as streams that nobody aligned are.
         await trio.sleep(order["spread_s"] * index / order["streams"])
         results.append(asdict(await ask_repeatedly(sessions[index], index, order["answers"], order["tokens"])))
 
@@ -92,6 +93,8 @@ async def _main(router: str, count: int) -> None:
                 _say(await _opening_times(clients[0], order["times"]))
             elif order["do"] == "hold":
                 sessions = [await stack.enter_async_context(client.session()) for client in clients]
+                gc.collect()
+                gc.freeze()
                 _say(True)
             else:
                 _say(await _streams(sessions, order))

@@ -32,6 +32,7 @@ from protocol.core.machine import (
 from protocol.core.params import Params
 from protocol.messages.adverts import Advert, ModelManifest, ModelOffer
 from protocol.messages.envelope import seal
+from protocol.messages.sessions import SessionReady
 from protocol.messages.tasks import EndReason, FrameMessage, SegmentStart
 from protocol.roles.client import ClientMachine, Deliver
 from protocol.roles.miner import (
@@ -86,12 +87,18 @@ class World:
     def __init__(self, *, miners: int, clients: int, slots: int, latency: int, token: int, tokens: int) -> None:
         self.now_ms = START_MS
         self.params = replace(
-            Params(), bids_good=min(3, miners), ack_every_tokens=4, unacked_tokens_max=8, frame_tokens_max=8
+            Params(),
+            bids_good=min(3, miners),
+            ack_every_tokens=4,
+            unacked_tokens_max=8,
+            frame_tokens_max=8,
+            first_frame_timeout_ms=3_000,
         ).validate()
         self.genesis = Genesis("scenario", params=self.params)
         self.latency_ms, self.token_ms, self.tokens, self.disk_ms = latency, token, tokens, 1
         self.nodes: dict[str, Node] = {}
         self.trace = Trace()
+        self.leased = ""
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         domain, book = self.genesis.domain(), AdvertBook(self.params, bytes(16))
@@ -224,6 +231,8 @@ class World:
         wire, other = node.wires[channel]
         peer, data = self.nodes[other], encode(message)
         self.say(f"{node.name} > {other}", self.trace.message(message))
+        if isinstance(message, SessionReady):
+            self.leased = self.peer(NodeId(message.assignment.miners[0])).name
 
         def arrive() -> None:
             end = wire.ends.get(other)
@@ -259,7 +268,7 @@ class World:
     def _render(self, node: Node, effect: Generate) -> None:
         if effect.generation in node.running:
             self.tell(node, Rendered(effect.generation, PROMPT_TOKENS))
-            self._produce(node, effect, 0)
+            self._produce(node, effect, len(effect.emitted))
 
     def _produce(self, node: Node, effect: Generate, index: int) -> None:
         if effect.generation not in node.running or not node.alive:
@@ -275,6 +284,10 @@ class World:
 
     # Faults
 
+    def named(self, name: str) -> str:
+        """A node's name; "leased" is whom the latest assignment names."""
+        return self.leased if name == "leased" else name
+
     def kill(self, name: str) -> None:
         """A node is gone from one moment to the next; the others notice a little later."""
         node = self.nodes[name]
@@ -288,6 +301,11 @@ class World:
                 ),
             )
         node.wires.clear()
+
+    def stall(self, name: str) -> None:
+        """A miner's engine brings no more tokens of what runs now."""
+        self.say(name, "stalls")
+        self.nodes[name].running.clear()
 
     def tamper(self, name: str, fraud: str) -> None:
         """From now on a router does this to what it relays."""

@@ -8,7 +8,8 @@
 
 Commands: ``world miners=2 clients=1 slots=1 latency=5 token=10 tokens=6`` (first), ``connect CLIENT``, ``open CLIENT
 NAME [timeout=MS]``, ``ask CLIENT NAME SESSION [tokens=N] [timeout=MS]``, ``cancel CLIENT NAME``, ``close CLIENT NAME``,
-``kill NODE``, ``tamper NODE FRAUD``, ``run MS``.
+``kill NODE``, ``stall NODE``, ``tamper NODE FRAUD``, ``run MS``. The NODE ``leased`` is the miner of the latest
+assignment.
 """
 
 from protocol.messages.sampling import SamplingParams
@@ -56,7 +57,9 @@ class Script:
             case "run":
                 world.run(int(plain[0]))
             case "kill":
-                world.kill(plain[0])
+                world.kill(world.named(plain[0]))
+            case "stall":
+                world.stall(world.named(plain[0]))
             case "tamper":
                 world.tamper(plain[0], " ".join(plain[1:]))
             case _:

@@ -88,10 +88,13 @@ class Trace:
                 return f"{self.session(message.session)}: {message.detail}"
             case SubmitTask() | StartTask():
                 order = message.order
-                return f"{self.session(order.session)}/{order.task} max_tokens={order.max_tokens}"
+                resume = getattr(message, "resume", None)
+                after = f" after={len(resume.ids)}" if resume is not None else ""
+                return f"{self.session(order.session)}/{order.task} max_tokens={order.max_tokens}{after}"
             case SegmentStart():
                 head = message.head
-                return f"{self.session(head.session)}/{head.task} miner={self.name(head.miner)}"
+                after = f" after={head.start_index}" if head.start_index else ""
+                return f"{self.session(head.session)}/{head.task} miner={self.name(head.miner)}{after}"
             case FrameMessage():
                 return self._frame(message)
             case AckMessage():

@@ -21,7 +21,8 @@ from p2pnode.address import RouterAddress
 from p2pnode.client import Answer, LightClient, RequestFailed, Session, connect
 from p2pnode.clock import Clock, open_clock
 from p2pnode.driver import Driver, Perform, open_driver
-from p2pnode.engine.fake import FakeConfig, FakeEngine
+from p2pnode.engine.api import GenerateRequest
+from p2pnode.engine.fake import END, FakeConfig, FakeEngine, piece
 from p2pnode.generation import Generations
 from p2pnode.identity import NodeKey
 from p2pnode.transport.memory import MemoryNetwork
@@ -32,7 +33,7 @@ from protocol.core.machine import Machine, Send
 from protocol.core.params import Params
 from protocol.messages.adverts import ModelManifest, ModelOffer
 from protocol.messages.tasks import FrameMessage
-from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
+from protocol.roles.miner import CancelGeneration, Generate, GenerationKey, MinerMachine, MinerSettings, Rendered
 from protocol.roles.peer import PeerMachine, PeerSettings
 from protocol.roles.router import RouterMachine, RouterSettings
 from protocol.session.adverts import AdvertBook
@@ -58,6 +59,8 @@ class Ledger:
     """What miners signed, what clients saw, and how every wish ended."""
 
     signed: dict[tuple[bytes, int], list[FrameMessage]] = field(default_factory=dict)
+    undisturbed: dict[tuple[bytes, int], list[int]] = field(default_factory=dict)
+    """The answer that the toy engine gives by this seed to this prompt, whoever runs it."""
     ends: list[str] = field(default_factory=list)
     faults: int = 0
 
@@ -67,33 +70,50 @@ class Ledger:
         return hashlib.sha256(repr((content, self.ends)).encode()).hexdigest()
 
     def check(self, answer: Answer, session: bytes, task: int) -> None:
-        """What was shown is what was signed, each token once, from the first on."""
+        """What was shown was signed, and is the undisturbed answer: each token once, from the first on, all of them
+        if it ended by itself."""
+        shown, whole = answer.token_ids, self.undisturbed.get((session, task), [])
+        assert shown == whole[: len(shown)]
+        assert answer.text == b"".join(map(piece, shown)).decode("utf-8", "replace")
         frames = self.signed.get((session, task), [])
-        ids = [token for frame in frames for token in frame.ids]
-        text = b"".join(text for frame in frames for text in frame.texts)
-        shown = answer.token_ids
-        assert shown == ids[: len(shown)]
+        signed = {frame.first_index + at: token for frame in frames for at, token in enumerate(frame.ids)}
+        assert shown == [signed.get(index) for index in range(len(shown))]
         if answer.finish is not None:
-            assert shown == ids
-            assert answer.text == text.decode("utf-8", "replace")
-            assert answer.finish.completion_tokens == len(ids)
+            assert answer.finish.completion_tokens == len(shown)
+            assert answer.finish.reason == "cancelled" or shown == whole
+        starts = [head.start_index for head in answer.heads]
+        assert starts == sorted(starts)
 
 
 class Overheard:
-    """A miner's machine, with what it signs written down."""
+    """A miner's machine, with what it signs written down, and what it should have said to the end."""
 
-    def __init__(self, machine: MinerMachine, ledger: Ledger) -> None:
-        self.machine, self.ledger = machine, ledger
+    def __init__(self, machine: MinerMachine, ledger: Ledger, engine: FakeEngine) -> None:
+        self.machine, self.ledger, self.engine = machine, ledger, engine
+        self.wanted: dict[GenerationKey, Generate] = {}
         self.protocols, self.topics = machine.protocols, machine.topics
         self.next_deadline = machine.next_deadline
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         effects = self.machine.handle(event, now_ms)
+        if isinstance(event, Rendered):
+            self.foretell(self.wanted.pop(event.generation), event.prompt_tokens)
         for effect in effects:
+            if isinstance(effect, Generate):
+                self.wanted[effect.generation] = effect
             if isinstance(effect, Send) and isinstance(effect.message, FrameMessage):
                 frame = effect.message
                 self.ledger.signed.setdefault((frame.session, frame.task), []).append(frame)
         return effects
+
+    def foretell(self, effect: Generate, prompt: Sequence[int]) -> None:
+        """The whole answer, as an engine that nothing happens to would give it."""
+        request = GenerateRequest(list(prompt), effect.sampling, effect.lane_seed, effect.max_tokens)
+        ids: list[int] = []
+        while len(ids) < effect.max_tokens and ids[-1:] != [END]:
+            ids.append(self.engine.token_at(request, len(ids)))
+        session, task, _ = effect.generation
+        assert self.ledger.undisturbed.setdefault((session, task), ids) == ids
 
 
 class Disk:
@@ -186,7 +206,7 @@ class World:
         engine = FakeEngine(config)
         offers = (ModelOffer(MANIFEST, config.slots, 4_096, rng.randint(0, 50)),)
         made = MinerSettings(key.node_id, {MODEL: offers[0]}, rng.randbytes(16))
-        machine = Overheard(MinerMachine(made, GENESIS.domain(), PARAMS, key.sign), self.ledger)
+        machine = Overheard(MinerMachine(made, GENESIS.domain(), PARAMS, key.sign), self.ledger, engine)
         book = AdvertBook(PARAMS, rng.randbytes(16))
         with trio.CancelScope() as scope:
             async with self.network.open(key, topic_rate_default=1_000) as transport, trio.open_nursery() as nursery:

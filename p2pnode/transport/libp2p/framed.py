@@ -36,20 +36,29 @@ class FramedStream:
 
     # --- sending
 
-    async def send(self, frame: bytes) -> None:
-        if len(frame) > self._limit:
-            raise FrameTooLarge(f"a frame of {len(frame)} bytes; this stream carries at most {self._limit}")
-        data = len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
+    def send_now(self, frame: bytes) -> bool:
+        data = self._prefixed(frame)
         try:
-            if self._send_turn.locked() or not self._muxed.write_now(data):
-                await self._send_waiting(data)
-            else:
+            return not self._send_turn.locked() and self._muxed.write_now(data)
+        except MuxedStreamError as error:
+            raise self._gone(error) from error
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            if self.send_now(frame):
                 await trio.lowlevel.checkpoint()
+            else:
+                await self._send_waiting(self._prefixed(frame))
         except MuxedStreamError as error:
             raise self._gone(error) from error
         except trio.Cancelled:
             self._muxed.abort()  # whoever gave up cannot know how much of the frame left
             raise
+
+    def _prefixed(self, frame: bytes) -> bytes:
+        if len(frame) > self._limit:
+            raise FrameTooLarge(f"a frame of {len(frame)} bytes; this stream carries at most {self._limit}")
+        return len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
 
     async def _send_waiting(self, data: bytes) -> None:
         with trio.move_on_after(self._config.send_s) as scope:
@@ -82,6 +91,9 @@ class FramedStream:
             self._muxed.abort()
             raise StreamClosed("the peer kept the stream waiting too long; it was reset", clean=False)
         return frame
+
+    def receive_now(self) -> bytes | None:
+        return self._next()
 
     async def _read(self) -> None:
         try:

@@ -6,7 +6,7 @@ one terminal event by its deadline. It holds no text longer than it takes to pas
 
 from collections import OrderedDict
 
-from protocol.core.codec import decode
+from protocol.core.codec import Message, decode
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId, Signature
@@ -39,7 +39,7 @@ from protocol.messages.sessions import (
 )
 from protocol.messages.tasks import AckMessage, CancelTask, FrameMessage, SegmentStart, SubmitTask, TaskFailed
 from protocol.roles.router.admission import RETRY_AFTER_MS, Refusal, find_fault, find_shortage
-from protocol.roles.router.relay import BLAMELESS_CODES, Relay, TaskName
+from protocol.roles.router.relay import Relay, TaskName
 from protocol.roles.router.rounds import RoundName, Rounds
 from protocol.roles.router.state import Measured, RouterSettings, Session
 from protocol.session.adverts import AdvertBook
@@ -196,7 +196,7 @@ class RouterMachine:
                 return self._end(session, "session_closed", "closed by its client", now_ms) if session else []
             case SubmitTask():
                 session = self._of_client(event.channel, message.order.session)
-                if session is None or session.life.state is not SessionState.READY:
+                if session is None or not session.was_ready:
                     code, detail = "session_expired", "the session is not open here"
                     failed = TaskFailed(message.order.session, message.order.task, code, detail, 0)
                     return [Send(event.channel, failed)]
@@ -290,13 +290,21 @@ class RouterMachine:
             case LeaseBusy() if session.round is not None and session.round.channel == event.channel:
                 self._forget_miner(event.channel)
                 return [Close(event.channel), *self._watch(session, self._rounds.refused(session, now_ms, message))]
-            case LeaseRelease() if session.lease is not None:
+        if not session.leased_on(event.channel):
+            raise RemoteProtocolError(f"{type(message).__name__} is out of place")
+        return self._from_leased(session, message, now_ms)
+
+    def _from_leased(self, session: Session, message: Message, now_ms: int) -> list[object]:
+        match message:
+            case LeaseRelease() if session.tasks:
+                return self._fail_over(session, "the miner ended the lease with work left", now_ms)
+            case LeaseRelease():
                 return self._end(session, "session_expired", "the miner ended the idle lease", now_ms)
             case SegmentStart():
                 return self._relay.head(session, message)
             case FrameMessage():
                 return self._relay.frame(session, message, now_ms)
-            case TaskFailed() if self._is_miners_fault(session, message):
+            case TaskFailed() if self._relay.another_may_do_better(session, message):
                 return self._fail_over(session, f"the miner failed: {message.code}", now_ms)
             case TaskFailed():
                 return self._relay.miner_failed(session, message, now_ms)
@@ -380,18 +388,11 @@ class RouterMachine:
         return [Close(channel), *self._rounds.refused(session, now_ms, "no answer to the lease request")]
 
     def _task_due(self, kind: str, session: Session, number: int, now_ms: int) -> list[object]:
-        task = session.tasks.get(number)
-        if kind != "frame" or session.lease is None or task is None or task.cancelled:
+        if kind != "frame" or session.lease is None:
             return self._relay.overdue(session, number, now_ms)
         return self._fail_over(session, "the miner sent nothing for too long", now_ms)
 
     # Failover
-
-    @staticmethod
-    def _is_miners_fault(session: Session, message: TaskFailed) -> bool:
-        running = session.running()
-        at_work = session.lease is not None and running is not None and running.number == message.task
-        return at_work and message.code not in BLAMELESS_CODES
 
     def _fail_over(self, session: Session, why: str, now_ms: int) -> list[object]:
         """The session's miner is lost: the next takes over after the last signed token. Spec: [FAILOVER-NEXT.1]"""
@@ -403,11 +404,11 @@ class RouterMachine:
         if lease.channel in self._miners:
             effects.append(Close(lease.channel, key=session.id))
             self._forget_miner(lease.channel)
-        self._relay.suspend(session)
         limit_ms = min(session.opening.expires_ms, now_ms + self._params.first_frame_timeout_ms)
         self._session_deadlines.set(session.id, limit_ms)
         self._rounds_open[session.id] = None
-        return effects + self._watch(session, self._rounds.take_over(session, now_ms))
+        effects += self._watch(session, self._rounds.take_over(session, now_ms))
+        return effects + self._relay.suspend(session, now_ms)
 
     def _resume(self, session: Session, now_ms: int) -> list[object]:
         """A miner was leased: it goes on with what was running, or starts what waits."""

@@ -34,8 +34,13 @@ CANCEL_TIMEOUT_MS = 3_000
 """A miner ends a cancelled task within this; less than the client's own patience, so that it learns why."""
 RETRY_AFTER_MS_MAX = 60_000
 
-BLAMELESS_CODES = frozenset(("cancelled", "ack_timeout", "prompt_too_long", "bad_request", "deadline_exceeded"))
-"""A miner may end a task with these; with any other it is the miner that failed, and the next takes over."""
+BLAMELESS_CODES = frozenset(("bad_request", "deadline_exceeded"))
+"""A miner may end a task with these at any time; with most others it failed, and the next takes over."""
+FAILURES_MAX = 4
+"""When miners say so often in a row that they failed at an order, with no token in between, it is to blame itself."""
+STALL_FACTOR = 10
+START_OVERHEAD_BYTES = 65_536
+"""Room in a StartTask for all but prompt and tokens: signatures, assignment, heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,10 @@ class Relay:
         else:
             task.verifier.take_over(expected)
         task.started_ms, task.first_ms = now_ms, None
-        self.deadlines.set(("frame", session.id, task.number), now_ms + self._patience_ms(lease, first=True))
+        # The new miner's credit starts here, whatever acks are on their way to the old one.
+        task.acked = task.index
+        task.fruitless += 1
+        self.deadlines.set(("frame", session.id, task.number), now_ms + self._begin_patience_ms(task, lease))
         start = StartTask(
             assignment=lease.assignment,
             assignment_signature=lease.signature,
@@ -109,19 +117,22 @@ class Relay:
             timeout_ms=self._left_ms(session, task, now_ms),
             resume=task.continuation(),
         )
-        effects: list[object] = [Send(lease.channel, start, key=session.id)]
-        if task.cancelled:
-            effects.append(Send(lease.channel, CancelTask(session.id, task.number), key=session.id))
-        return effects
+        return [Send(lease.channel, start, key=session.id)]
 
-    def _patience_ms(self, lease: Lease, *, first: bool) -> int:
-        """How long a miner may be silent: ten times what it lately took, within bounds. Spec: [FAILOVER-STALL.1]"""
-        seen = self.measured(lease.miner)
-        if first:
-            taken_ms, longest_ms = seen.first_token_ms, self.params.first_frame_timeout_ms
-        else:
-            taken_ms, longest_ms = seen.gap_ms, self.params.frame_gap_timeout_ms
-        return min(max(10 * taken_ms, self.params.stall_ms_min), longest_ms) if taken_ms else longest_ms
+    def _begin_patience_ms(self, task: Task, lease: Lease) -> int:
+        """How long a miner may take to its first frame: ten times what it lately took, more for a longer prompt, and
+        twice as long for each that was given up before it without a token. Spec: [FAILOVER-STALL.1]
+        """
+        seen, longest_ms = self.measured(lease.miner), self.params.first_frame_timeout_ms
+        if not seen.begin_ms:
+            return longest_ms
+        taken_ms = STALL_FACTOR * seen.begin_ms * max(seen.begin_size, task.size) // seen.begin_size
+        return min(max(taken_ms, self.params.stall_ms_min) << min(task.fruitless - 1, 16), longest_ms)
+
+    def _gap_patience_ms(self, lease: Lease) -> int:
+        """How long a miner may be silent between frames: ten times what it lately was. Spec: [FAILOVER-STALL.1]"""
+        seen, longest_ms = self.measured(lease.miner), self.params.frame_gap_timeout_ms
+        return min(max(STALL_FACTOR * seen.gap_ms, self.params.stall_ms_min), longest_ms) if seen.gap_ms else longest_ms
 
     def _left_ms(self, session: Session, task: Task, now_ms: int) -> int:
         at = self.deadlines.at(("task", session.id, task.number))
@@ -146,34 +157,63 @@ class Relay:
             return []
         if task.verifier is None:
             raise RemoteProtocolError("a frame for an order that was not handed over")
+        if message.end is not None and message.end.reason is EndReason.CANCELLED and not task.cancelled:
+            raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         task.verifier.take(message)
         task.life.take(_fact_of(message))
-        task.ids.extend(message.ids)
-        task.texts.extend(message.texts)
         effects: list[object] = [Send(session.client, message, key=session.id)]
-        lease = session.lease
-        if lease is not None and task.first_ms is not None:
-            self.measured(lease.miner).paused(now_ms - task.last_frame_ms)
-        task.first_ms = task.first_ms if task.first_ms is not None else now_ms
-        task.last_frame_ms = now_ms
+        self._observe(session, task, message, now_ms)
+        if message.ids:
+            size_max = StartTask.LIMIT_BYTES - self.params.prompt_bytes_max - START_OVERHEAD_BYTES
+            task.keep(message, size_max)
+            task.fruitless = task.failures = session.starved = 0
         if message.end is None:
             self._await_frame(session, task, now_ms)
             return effects
-        if lease is not None and message.end.reason is not EndReason.CANCELLED:
-            tokens = task.verifier.index - task.heads[-1].start_index
-            self.measured(lease.miner).succeeded(tokens, task.first_ms - task.started_ms, now_ms - task.first_ms)
         self._drop(session, task)
         return effects + self.advance(session, now_ms)
+
+    def _observe(self, session: Session, task: Task, message: FrameMessage, now_ms: int) -> None:
+        """Learn the miner's pace from a frame that just came."""
+        assert session.lease is not None
+        seen = self.measured(session.lease.miner)
+        if task.first_ms is None:
+            task.first_ms = now_ms
+            seen.began(now_ms - task.started_ms, task.size)
+        else:
+            seen.paused(now_ms - task.awaited_ms)
+        task.awaited_ms = now_ms
+        if message.end is not None and message.end.reason is not EndReason.CANCELLED:
+            tokens = task.index - task.heads[-1].start_index
+            seen.succeeded(tokens, task.first_ms - task.started_ms, now_ms - task.first_ms)
 
     def _await_frame(self, session: Session, task: Task, now_ms: int) -> None:
         """Start the clock for the next frame, unless it is the client's ack that is missing."""
         name = ("frame", session.id, task.number)
         if task.cancelled or session.lease is None:
             return
-        if len(task.ids) - task.acked >= self.params.unacked_tokens_max:
+        if self._waits_for_ack(task):
             self.deadlines.clear(name)
         else:
-            self.deadlines.set(name, now_ms + self._patience_ms(session.lease, first=False))
+            self.deadlines.set(name, now_ms + self._gap_patience_ms(session.lease))
+
+    def _waits_for_ack(self, task: Task) -> bool:
+        return task.index - task.acked >= self.params.unacked_tokens_max
+
+    def another_may_do_better(self, session: Session, message: TaskFailed) -> bool:
+        """Count a failure that a miner reports, and tell whether the next shall take over. Spec: [FAILOVER-NEXT.1]"""
+        task = session.running()
+        if task is None or task.number != message.task or message.code in BLAMELESS_CODES:
+            return False
+        if message.code == "cancelled":
+            return not task.cancelled
+        if message.code == "ack_timeout":
+            return not self._waits_for_ack(task)
+        if message.code == "prompt_too_long":
+            # Miners' contexts differ: where one had begun, the next may be too small.
+            return bool(task.heads)
+        task.failures += 1
+        return task.failures < FAILURES_MAX
 
     def miner_failed(self, session: Session, message: TaskFailed, now_ms: int) -> list[object]:
         """The miner ends a task without a signed end."""
@@ -202,9 +242,13 @@ class Relay:
             # On its way while another miner took over.
             return []
         task = session.tasks.get(ack.task)
-        if task is not None and task.acked < ack.index <= len(task.ids):
+        if task is not None and task.acked < ack.index <= task.index:
+            held = self._waits_for_ack(task)
             task.acked = ack.index
-            self._await_frame(session, task, now_ms)
+            if held:
+                # It was the client that was waited for so far.
+                task.awaited_ms = now_ms
+                self._await_frame(session, task, now_ms)
         return [Send(lease.channel, message, key=session.id)]
 
     def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
@@ -228,10 +272,18 @@ class Relay:
         self._drop(session, task)
         return [self._failed(session, task.number, code, detail, retry_after_ms), *self.advance(session, now_ms)]
 
-    def suspend(self, session: Session) -> None:
-        """No miner works for the session: nobody's frame is awaited."""
-        for task in session.tasks.values():
-            self.deadlines.clear(("frame", session.id, task.number))
+    def suspend(self, session: Session, now_ms: int) -> list[object]:
+        """No miner works for the session: nobody's frame is awaited, and what need not or cannot go on ends here."""
+        task = session.running()
+        if task is None:
+            return []
+        self.deadlines.clear(("frame", session.id, task.number))
+        if task.cancelled:
+            return self.fail(session, task, "cancelled", "its miner was lost before it stopped", now_ms)
+        if not task.resumable:
+            detail = "its miner was lost, and the answer is too long to be taken over"
+            return self.fail(session, task, "miner_lost", detail, now_ms)
+        return []
 
     def fail_all(self, session: Session, code: str, detail: str) -> list[object]:
         """End every task of a session that is over."""

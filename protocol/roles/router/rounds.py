@@ -100,9 +100,13 @@ class Rounds:
         digest = envelope_digest(self.domain, envelope, Bid)
         receipt = seal(self.domain, self.sign, BidReceipt(digest, session.id, len(current.bids)))
         current.bids[NodeId(bid.miner)] = (bid, CountersignedBid(envelope, receipt))
-        # With a small pool there is nobody to wait for once all have bid.
-        enough = min(self.params.bids_good, max(1, self.pool(session)))
-        return receipt, self.close(session, now_ms) if len(current.bids) >= enough else []
+        return receipt, self.close(session, now_ms) if self._enough(session, current) else []
+
+    def _enough(self, session: Session, current: Round) -> bool:
+        # With a small pool there is nobody to wait for once all have bid; those that were lost may never bid again.
+        pool, fresh = self.pool(session), len(current.bids.keys() - session.lost.keys())
+        wanted = max(1, min(self.params.bids_good, pool - len(session.lost)))
+        return fresh >= wanted or len(current.bids) >= min(self.params.bids_good, max(1, pool))
 
     def close(self, session: Session, now_ms: int) -> list[object]:
         """Fix the bid set, rank it, and ask the first for a lease."""
@@ -117,7 +121,7 @@ class Rounds:
         bids = [bid for bid, _ in current.bids.values()]
         ranking = compute_ranking(self.params, terms_of(self.domain, session.opening), bids, measurements)
         # Who failed this session before is asked last, not never: it may be all there is.
-        current.candidates = sorted(ranking.order, key=lambda miner: miner in session.lost)
+        current.candidates = sorted(ranking.order, key=lambda miner: session.lost[miner])
         return self.ask_next(session, now_ms)
 
     def _measurement(self, miner: NodeId) -> Measurement:
@@ -172,15 +176,20 @@ class Rounds:
         ]
 
     def take_over(self, session: Session, now_ms: int) -> list[object]:
-        """The leased miner is lost: ask the standbys, then announce again."""
+        """The leased miner is lost: ask the standbys, then announce again. Spec: [FAILOVER-NEXT.1]"""
         lease, spent = session.lease, session.spent
         assert lease is not None and spent is not None
         session.life.take(SessionFact.LOST)
-        session.lost.add(lease.miner)
+        session.lost[lease.miner] += 1
         session.lease = None
         spent.asked = spent.channel = None
         session.round = spent
-        return self.ask_next(session, now_ms)
+        if spent.candidates or session.starved:
+            return self.ask_next(session, now_ms)
+        # Nobody was asked in vain: no reason for a long pause. A miner that only stalled hears that its slot is free.
+        effects = self.starve(session, now_ms)
+        self.deadlines.set(("retry", session.id), now_ms + WAKE_MS)
+        return effects
 
     def forget_expired(self, now_ms: int) -> list[object]:
         """Drop the numbers of sessions that nobody can open again."""

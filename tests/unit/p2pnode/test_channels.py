@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 
-from p2pnode.channels import DRAIN_S, OPEN_TIMEOUT_MS, OUTBOX_MESSAGES_MAX, Channels
+from p2pnode.channels import DRAIN_S, OPEN_TIMEOUT_MS, OUTBOX_MESSAGES_MAX, REPORT_PAUSE_S_MAX, Channels
 from p2pnode.transport.memory import MemoryNetwork
 from p2pnode.transport.memory_node import MemoryTransport
 from p2pnode.transport.seam import Stream, StreamClosed
@@ -257,3 +258,23 @@ async def test_a_stream_that_does_not_stand_in_time_is_given_up(autojump_clock: 
         await trio.sleep(OPEN_TIMEOUT_MS / 1_000 + 1)
         (closed,) = at.alice.events
         assert isinstance(closed, ChannelClosed)
+
+
+async def test_one_channel_hears_at_once_what_was_sent_and_many_in_their_turn(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with wire(Listener()) as at:
+        numbers = [Channel(-number) for number in range(1, 41)]
+        for channel in numbers:
+            at.alice.channels.open(channel, BOB, "task")
+        await settle()
+        at.alice.channels.send(numbers[0], words(1), report=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert at.alice.events == [Sent(numbers[0])]
+        at.alice.events.clear()
+        for channel in numbers:
+            at.alice.channels.send(channel, words(2), report=True)
+        await trio.sleep(REPORT_PAUSE_S_MAX / 2)
+        assert 1 < len(at.alice.events) < len(numbers)
+        await trio.sleep(REPORT_PAUSE_S_MAX)
+        assert at.alice.events == [Sent(channel) for channel in numbers]

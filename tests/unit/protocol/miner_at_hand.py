@@ -19,6 +19,7 @@ from protocol.messages.tasks import (
     Ack,
     AckMessage,
     CancelTask,
+    Continuation,
     EndReason,
     FrameMessage,
     SegmentStart,
@@ -107,13 +108,21 @@ class Mine(Hand):
 class Run:
     """One order under way: what the router and the client would know of it."""
 
-    def __init__(self, mine: Mine, opening: SessionOpen, task: int = 1, leased: tuple[Any, Any] | None = None) -> None:
+    def __init__(
+        self,
+        mine: Mine,
+        opening: SessionOpen,
+        task: int = 1,
+        leased: tuple[Any, Any] | None = None,
+        resume: Continuation | None = None,
+        **order: Any,
+    ) -> None:
         self.mine, self.opening = mine, opening
         self.channel, self.generation = leased or mine.lease(opening)
-        self.order = order_of(opening, task)
+        self.order = order_of(opening, task, **order)
         self.name = (bytes(id_of(opening)), task, 0)
         assignment = assignment_of(opening, generations=(self.generation,))
-        self.begun = mine.receive(self.channel, start_of(assignment, self.order))
+        self.begun = mine.receive(self.channel, start_of(assignment, self.order, resume=resume))
         expected = expect_segment(DOMAIN, self.order, 0, self.generation, MINER.node, MODEL)
         self.verifier = LaneVerifier(DOMAIN, expected)
         self.text = b""

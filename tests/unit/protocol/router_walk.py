@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from protocol.core.codec import Message
-from protocol.core.ids import NodeId
+from protocol.core.ids import ZERO_DIGEST, NodeId
 from protocol.core.machine import (
     Channel,
     ChannelOpened,
@@ -28,8 +28,10 @@ from protocol.messages.tasks import (
     TaskFailed,
 )
 from protocol.session.lifecycle import SessionState
+from protocol.session.transcript import replay
 from tests.unit.protocol.machines import (
     CLIENT,
+    DOMAIN,
     GENERATION,
     MINERS,
     PARAMS,
@@ -76,12 +78,20 @@ class RouterWalk(Walk):
             self.did(self.hand.wait(400))
 
     def streamed(self, session: Any) -> Message:
-        """The next message of the running task's miner."""
+        """The next message of the running task's miner, which may go on with what another began."""
         task = session.running()
         miner = next(miner for miner in MINERS if miner.node == session.lease.miner)
-        head, *frames = stream_of(task.submit.order, miner=miner)
-        if task.verifier.head is None:
-            return head
+        head = task.verifier.head
+        if task.verifier._segment is None:
+            resume = task.continuation()
+            start, previous = (len(resume.ids), replay(DOMAIN, resume)) if resume else (0, ZERO_DIGEST)
+        else:
+            start, previous = head.start_index, head.previous_head
+        sizes = [1] * (8 - start) or [0]
+        order = task.submit.order
+        segment, *frames = stream_of(order, sizes=sizes, miner=miner, start_index=start, previous_head=previous)
+        if task.verifier._segment is None:
+            return segment
         return next(frame for frame in frames if frame.first_index == task.verifier.index)  # type: ignore[attr-defined]
 
     def join(self, peer: NodeId, protocol: str) -> Channel:
