@@ -34,7 +34,7 @@ class RouterSettings:
     """The genesis file's text, shown to clients."""
     numbers: Mapping[SessionId, int] = field(default_factory=dict)
     """The highest assignment number signed for each session that has not expired, from the store."""
-    rounds_max: int = 16
+    rounds_max: int = 64
     """Sessions that are looking for miners at the same time; the others wait in the queue."""
 
 
