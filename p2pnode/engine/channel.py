@@ -57,6 +57,6 @@ class Channel:
             while self._unsent:
                 del self._unsent[: self._connection.send(self._unsent)]
         except BlockingIOError:
-            pass
+            pass  # the rest goes when the node has read
         except ConnectionError as error:
             raise NodeGoneError from error

@@ -110,7 +110,7 @@ class AddressBook:
                 if isinstance(addresses, list):
                     self.learn(NodeId(bytes.fromhex(peer)), [text for text in addresses if isinstance(text, str)])
         except FileNotFoundError:
-            pass
+            pass  # the first start
         except (OSError, ValueError) as error:
             log.warning("the address book %s is unreadable (%s); it starts empty", path, error)
         self._changed = False

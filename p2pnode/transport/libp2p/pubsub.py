@@ -159,7 +159,7 @@ class NodePubsub(Pubsub):
             log.warning("pubsub stream of %s reset: %s", peer, error)
             muxed.abort()
         except MuxedStreamError:
-            pass
+            pass  # the peer ended the stream
         finally:
             self._readers[peer] -= 1
             if not self._readers[peer]:
