@@ -110,7 +110,7 @@ class NetworkSection:
         metadata=setting(flag, "Find nodes on the local network without bootstrap; needs pip install 'p2pnode[mdns]'."),
     )
     connections_max: int = field(
-        default=128, metadata=setting(number(4, 4096), "Connections held at most; three file descriptors each.")
+        default=128, metadata=setting(number(4, 800), "Connections held at most; three file descriptors each.")
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from p2pnode.config import ConfigError, NodeConfig, load_config
 from p2pnode.identity import NodeKey
 from p2pnode.located_toml import LocatedToml
+from p2pnode.transport.libp2p import Libp2pConfig
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
 
@@ -214,3 +215,10 @@ def test_the_password_comes_from_environment_or_file(tmp_path: Path) -> None:
     assert load(tmp_path).password({}) == ""
     with pytest.raises(ConfigError, match="password file"):
         load(tmp_path, "[keys]\npassword_file = 'none'").password({})
+
+
+def test_as_many_connections_may_be_asked_for_as_the_transport_can_hold() -> None:
+    most = load_config(overrides={"network.connections_max": 800}, env={}).network.connections_max
+    assert Libp2pConfig(connections=most).connections == 800
+    with pytest.raises(ConfigError, match="connections_max = 801"):
+        load_config(overrides={"network.connections_max": 801}, env={})
