@@ -1,11 +1,18 @@
 """What all tests share: the ``--long`` option and hypothesis' profile."""
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline: a machine that is busy elsewhere is no failing property.
 settings.register_profile("p2pnode", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("p2pnode")
+
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and every process that a test starts would inherit
+# that: those that test Ctrl-C must not depend on how the tests were started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
