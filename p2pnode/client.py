@@ -21,7 +21,7 @@ import trio
 from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.clock import open_clock
 from p2pnode.driver import Driver, open_driver
-from p2pnode.identity import NodeKey
+from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.seam import PeerUnreachable, Transport
 from protocol.core.errors import P2PNodeError
@@ -29,7 +29,7 @@ from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.messages.adverts import ModelOffer
 from protocol.messages.sampling import SamplingParams
-from protocol.messages.tasks import PromptMessage, SegmentHead
+from protocol.messages.tasks import LaneEnded, PromptMessage, SegmentHead
 from protocol.roles.client import (
     AskTask,
     CancelAsk,
@@ -38,9 +38,12 @@ from protocol.roles.client import (
     ConnectRouter,
     Deliver,
     Item,
+    LaneReported,
     OpenAsked,
+    RouterFound,
     RouterGone,
     RouterReady,
+    RouterSought,
     SessionAssigned,
     SessionOver,
     TaskHead,
@@ -54,6 +57,8 @@ OPEN_TIMEOUT_MS = 30_000
 TASK_TIMEOUT_MS = 300_000
 SESSION_LIFETIME_MS = 3_600_000
 PRICE_CAP_WEI = 10**15
+SESSION_ITEMS_MAX = 4_096
+"""Assignments, lanes' ends and changes of router of one session that wait to be looked at."""
 ITEMS_MAX = 8
 """Of a router or session: one when it stands, one when it ends. Of an answer, one for each token more: the machine
 takes none beyond max_tokens, whatever a router sends."""
@@ -131,6 +136,7 @@ class Answer:
                         yield rest
                     self._finish(item)
                     return
+        raise RequestFailed("router_lost", "the router said more than an answer can hold", text=self.text)
 
     def _finish(self, over: TaskOver) -> None:
         if over.end is None:
@@ -157,6 +163,12 @@ class Session:
     def __init__(
         self, client: "LightClient", handle: int, assigned: SessionAssigned, items: trio.MemoryReceiveChannel[Item]
     ) -> None:
+        self.router = NodeId(assigned.assignment.router)
+        """Who serves it; another one after the first was lost."""
+        self.router_lost = False
+        """Whether a router is looked for right now."""
+        self.lanes_ended: list[LaneEnded] = []
+        """What the miners of the lanes above 0 signed at their ends."""
         self._assigned = assigned
         self._assignments = [assigned.ready]
         self._heads: list[SegmentHead] = []
@@ -167,13 +179,23 @@ class Session:
     @property
     def assigned(self) -> SessionAssigned:
         """The latest assignment: after a failover it names another miner."""
+        self.look()
+        return self._assigned
+
+    def look(self) -> None:
+        """Take in what has happened to the session since."""
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                item = self._items.receive_nowait()
-                if isinstance(item, SessionAssigned):
-                    self._assigned = item
-                    self._assignments.append(item.ready)
-        return self._assigned
+                match self._items.receive_nowait():
+                    case SessionAssigned() as item:
+                        self._assigned = item
+                        self._assignments.append(item.ready)
+                    case RouterSought():
+                        self.router_lost = True
+                    case RouterFound() as found:
+                        self.router, self.router_lost = found.router, False
+                    case LaneReported() as reported:
+                        self.lanes_ended.append(reported.ended)
 
     def record(self) -> SessionRecord:
         """The session's signed papers so far; no prompt and no text is in it."""
@@ -231,11 +253,12 @@ class Session:
 
 
 class LightClient:
-    """A connection to one router. Made by :func:`connect`."""
+    """A connection to a router, and the others that may take its place. Made by :func:`connect`."""
 
-    def __init__(self, driver: Driver, router: NodeId, address: RouterAddress) -> None:
+    def __init__(self, driver: Driver, router: NodeId, address: RouterAddress, others: tuple[NodeId, ...] = ()) -> None:
         self.router = router
         self.address = address
+        self._others = others
         self._driver = driver
         self._handles = count(1)
         self._items: dict[int, trio.MemorySendChannel[Item]] = {}
@@ -282,10 +305,18 @@ class LightClient:
         tokens: int = 512,
         timeout_ms: int = OPEN_TIMEOUT_MS,
         price_cap_wei: int = PRICE_CAP_WEI,
+        lanes: int = 1,
+        direct: bool = False,
     ) -> AsyncIterator[Session]:
-        """Open a session, and close it with the block. Raises RequestFailed."""
+        """Open a session, and close it with the block. Raises RequestFailed.
+
+        Args:
+            lanes: Independent runs of each order, by as many miners; the first is streamed.
+            direct: Take the frames from the miner itself where it can be dialed, so that it learns our address; the
+                router relays them where it cannot.
+        """
         offer = self.model(model)
-        handle, items = self.new_handle()
+        handle, items = self.new_handle(SESSION_ITEMS_MAX)
         wish = OpenAsked(
             handle=handle,
             router=self.router,
@@ -295,14 +326,13 @@ class LightClient:
             tokens=tokens,
             timeout_ms=timeout_ms,
             lifetime_ms=SESSION_LIFETIME_MS,
+            others=self._others,
+            lanes=lanes,
+            direct=direct,
         )
         self.dispatch(wish)
         try:
-            first = await items.receive()
-            if isinstance(first, SessionOver):
-                raise RequestFailed(first.code, first.detail, retry_after_ms=first.retry_after_ms)
-            assert isinstance(first, SessionAssigned)
-            yield Session(self, handle, first, items)
+            yield Session(self, handle, await _assigned(items), items)
         finally:
             self.dispatch(CloseAsked(handle))
             self.drop_handle(handle)
@@ -334,49 +364,82 @@ class LightClient:
         """Perform a Deliver."""
         assert isinstance(effect, Deliver)
         channel = self._items.get(effect.handle)
-        if channel is not None:
+        if channel is None:
+            return
+        try:
             channel.send_nowait(effect.item)
+        except trio.WouldBlock:
+            # More than any honest router has to say: nothing of it is looked at any more.
+            del self._items[effect.handle]
+            channel.close()
+
+
+async def _assigned(items: trio.MemoryReceiveChannel[Item]) -> SessionAssigned:
+    """The session's first assignment. Raises RequestFailed."""
+    async for item in items:
+        if isinstance(item, SessionOver):
+            raise RequestFailed(item.code, item.detail, retry_after_ms=item.retry_after_ms)
+        if isinstance(item, SessionAssigned):
+            return item
+    raise RequestFailed("router_lost", "the client was closed")
 
 
 @asynccontextmanager
 async def connect(
-    router: str | RouterAddress,
-    *,
+    *routers: str | RouterAddress,
     key: NodeKey | None = None,
     transport: Transport | None = None,
     timeout_ms: int = CONNECT_TIMEOUT_MS,
 ) -> AsyncIterator[LightClient]:
-    """Connect to a router. Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed.
+    """Connect to the first router that answers; the others take its place should it be lost.
 
-    Without ``key`` a fresh one is made: nothing links this client to an earlier one.
+    Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed. Without ``key`` a fresh one is made: nothing
+    links this client to an earlier one.
     """
-    address = parse_router_address(router) if isinstance(router, str) else router
+    addresses = [parse_router_address(router) if isinstance(router, str) else router for router in routers]
+    if not addresses:
+        raise TypeError("connect() needs the address of a router")
     key = key or NodeKey.generate()
     if transport is not None:
-        async with _greeted(transport, address, key, timeout_ms) as client:
+        async with _greeted(transport, addresses, key, timeout_ms) as client:
             yield client
         return
     async with (
         open_libp2p(key, Libp2pConfig(listen=())) as opened,
-        _greeted(opened, address, key, timeout_ms) as client,
+        _greeted(opened, addresses, key, timeout_ms) as client,
     ):
         yield client
 
 
 @asynccontextmanager
 async def _greeted(
-    transport: Transport, address: RouterAddress, key: NodeKey, timeout_ms: int
+    transport: Transport, addresses: Sequence[RouterAddress], key: NodeKey, timeout_ms: int
 ) -> AsyncIterator[LightClient]:
-    try:
-        node = await transport.connect(str(replace(address, network=None)), timeout_ms=timeout_ms)
-    except PeerUnreachable as error:
-        hint = "check that the router runs, and that the address is the one it printed"
-        raise PeerUnreachable(f"no router answers: {error}", hint=hint) from error
+    node, address = await _first_reached(transport, addresses, timeout_ms)
+    others = []
+    for other in addresses:
+        if other is not address and other.network == address.network:
+            others.append(node_id_of_peer_id(other.peer_id))
+            transport.learn(others[-1], (other.multiaddr,))
     machine = ClientMachine(key.node_id, key.sign)
     async with open_driver(machine, transport, open_clock()) as driver:
-        client = LightClient(driver, node, address)
+        client = LightClient(driver, node, address, tuple(others))
         driver.performers = {Deliver: client.deliver}
         handle, items = client.new_handle()
         client.dispatch(ConnectRouter(handle, node, address.network))
         await client.greet(handle, items)
         yield client
+
+
+async def _first_reached(
+    transport: Transport, addresses: Sequence[RouterAddress], timeout_ms: int
+) -> tuple[NodeId, RouterAddress]:
+    """Raises PeerUnreachable when none answers."""
+    failed: list[str] = []
+    for address in addresses:
+        try:
+            return await transport.connect(str(replace(address, network=None)), timeout_ms=timeout_ms), address
+        except PeerUnreachable as error:
+            failed.append(str(error))
+    hint = "check that the router runs, and that the address is the one it printed"
+    raise PeerUnreachable(f"no router answers: {'; '.join(failed)}", hint=hint)

@@ -169,8 +169,9 @@ class RouterSection:
 
 @dataclass(frozen=True, slots=True)
 class TestnetSection:
-    """``[testnet]``: what `p2pnode testnet up` starts beside one router."""
+    """``[testnet]``: what `p2pnode testnet up` starts."""
 
+    routers: int = field(default=1, metadata=setting(number(1, 4), "Routers, each a process of its own."))
     miners: int = field(default=3, metadata=setting(number(1, 16), "Miners, each a process of its own."))
 
 

@@ -1,4 +1,4 @@
-"""A network of several processes on this machine: one router and some miners, each with a folder and a log.
+"""A network of several processes on this machine: routers and miners, each with a folder and a log.
 
 Children are in sessions of their own, so Ctrl-C reaches only the parent, which takes them down in order; and each
 ends by itself when its standard input closes, so none outlives a parent that was killed.
@@ -43,6 +43,7 @@ class TestnetPlan:
     slots: int = 2
     config: Path | None = None
     """Where everything else is taken from."""
+    routers: int = 1
     miner_module: str = "p2pnode.cli.entry"
     """What runs a miner; a benchmark puts one with another engine here."""
 
@@ -82,13 +83,23 @@ class Testnet:
 
     @property
     def router(self) -> Child:
-        """The router's process."""
+        """The first router's process."""
         return self.children[0]
+
+    @property
+    def routers(self) -> Sequence[Child]:
+        """All routers' processes."""
+        return self.children[: self.plan.routers]
 
     @property
     def address(self) -> str:
         """What a client is given."""
-        return str(self.router.addresses[0])
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Of all routers, the first first."""
+        return [str(child.addresses[0]) for child in self.routers]
 
     def statuses(self) -> list[tuple[Child, dict[str, Any]]]:
         """What each node says of itself; an empty mapping for one that does not answer."""
@@ -101,28 +112,31 @@ class Testnet:
         return rows
 
     async def watch(self, report: Callable[[str], None]) -> None:
-        """Report nodes that stop by themselves; the others go on. Raises TestnetError when it is the router."""
+        """Report nodes that stop by themselves; the others go on. Raises TestnetError when it is the last router."""
         async with trio.open_nursery() as nursery:
             for child in self.children:
                 nursery.start_soon(self._watch, child, report)
 
     async def _watch(self, child: Child, report: Callable[[str], None]) -> None:
         status = await child.process.wait()
-        if child is self.router:
+        if all(router.process.poll() is not None for router in self.routers):
             raise TestnetError(f"{child.name} stopped by itself with status {status}", hint=f"its log: {child.log}")
         report(f"{child.name} stopped with status {status}; the others go on. Its log: {child.log}")
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Start all nodes and wait until the router knows every miner. Raises TestnetError."""
-        router = await self._spawn("router", ["router"], [])
-        nursery.start_soon(_drain, router)
-        await self._await_ready(router)
+        """Start all nodes and wait until every router knows every miner. Raises TestnetError."""
+        for number in range(1, self.plan.routers + 1):
+            name = "router" if number == 1 else f"router-{number}"
+            router = await self._spawn(name, ["router"], [self.address] if number > 1 else [])
+            nursery.start_soon(_drain, router)
+            await self._await_ready(router)
         for number in range(1, self.plan.miners + 1):
-            child = await self._spawn(f"miner-{number}", ["miner"], [str(router.addresses[0])])
+            child = await self._spawn(f"miner-{number}", ["miner"], list(self.addresses))
             nursery.start_soon(_drain, child)
-        for child in self.children[1:]:
+        for child in self.children[self.plan.routers :]:
             await self._await_ready(child)
-        await self._await_miners()
+        for router in self.routers:
+            await self._await_miners(router)
 
     async def _spawn(self, name: str, roles: list[str], bootstrap: list[str]) -> Child:
         folder = self.plan.folder / name
@@ -165,15 +179,15 @@ class Testnet:
             return
         raise TestnetError(f"{child.name} was not ready within {READY_TIMEOUT_S:g} s", hint=f"its log: {child.log}")
 
-    async def _await_miners(self) -> None:
+    async def _await_miners(self, router: Child) -> None:
         wanted = self.plan.miners * self.plan.slots
         with trio.move_on_after(READY_TIMEOUT_S):
             while True:
-                status = await trio.to_thread.run_sync(self.router.ask, "status")
+                status = await trio.to_thread.run_sync(router.ask, "status")
                 if sum(model["slots"] for model in status["models"]) >= wanted:
                     return
                 await trio.sleep(POLL_S)
-        raise TestnetError("the router did not learn of every miner", hint=f"its log: {self.router.log}")
+        raise TestnetError(f"{router.name} did not learn of every miner", hint=f"its log: {router.log}")
 
     async def stop(self) -> None:
         """Take all nodes down: politely, then by force."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,12 @@ def configure(subparsers: Any) -> None:
         "chat", description="Ask a router. Without PROMPT: a conversation, or what comes on standard input."
     )
     parser.add_argument("prompt", nargs="?", metavar="PROMPT")
-    parser.add_argument("--router", metavar="ADDRESS", help="as `p2pnode run` or `testnet up` prints it")
+    parser.add_argument(
+        "--router",
+        action="append",
+        metavar="ADDRESS",
+        help="as `p2pnode run` or `testnet up` prints it; up to four, each takes over from a lost one",
+    )
     add_config_options(parser)
     parser.add_argument("--model", metavar="MODEL", help="name or digest (default: what most miners serve)")
     parser.add_argument("--models", action="store_true", help="list the models the router has miners for, and stop")
@@ -50,13 +56,15 @@ def configure(subparsers: Any) -> None:
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="above 0, to 1 (default 1)")
     parser.add_argument("--seed", metavar="TEXT", help="same seed and prompt, same answer on the same build")
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of a request (default 120)")
+    parser.add_argument("--lanes", type=int, default=1, metavar="N", help="independent runs of each prompt (default 1)")
+    parser.add_argument("--direct", action="store_true", help="take the answer from the miner itself where possible")
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask. Raises MalformedAddress, TransportError, RequestFailed, EmptyPrompt."""
     config = config_of(args)
-    router = _router(args, config)
+    routers = _routers(args, config)
     sampling = _sampling(args)
     if args.prompt is None and not args.models and not sys.stdin.isatty():
         args.prompt = sys.stdin.read()
@@ -64,14 +72,14 @@ def run(args: argparse.Namespace) -> int:
         raise EmptyPrompt("the prompt is empty", hint="p2pnode chat --router ADDRESS 'Where does a bear live?'")
     import trio
 
-    return trio.run(_chat, args, sampling, router, config)
+    return trio.run(_chat, args, sampling, routers, config)
 
 
-def _router(args: argparse.Namespace, config: NodeConfig) -> RouterAddress:
-    if args.router is not None:
-        return parse_router_address(args.router)
+def _routers(args: argparse.Namespace, config: NodeConfig) -> Sequence[RouterAddress]:
+    if args.router:
+        return [parse_router_address(text) for text in args.router]
     if config.network.bootstrap:
-        return config.network.bootstrap[0]
+        return config.network.bootstrap
     raise ConfigError(
         "no router is named", hint="--router ADDRESS, as `p2pnode run` prints it, or network.bootstrap in a --config"
     )
@@ -79,12 +87,14 @@ def _router(args: argparse.Namespace, config: NodeConfig) -> RouterAddress:
 
 def _sampling(args: argparse.Namespace) -> "SamplingParams":
     from protocol.messages.sampling import SamplingParams
+    from protocol.messages.sessions import LANES_MAX
 
     checks = (
         (0 <= args.temperature <= 2, "--temperature must be from 0 to 2"),
         (0 <= args.top_k <= 1024, "--top-k must be from 0 to 1024"),
         (0 < args.top_p <= 1, "--top-p must be above 0 and at most 1"),
         (args.max_tokens >= 1, "--max-tokens must be at least 1"),
+        (1 <= args.lanes <= LANES_MAX, f"--lanes must be from 1 to {LANES_MAX}"),
         (0 < args.timeout <= 600, "--timeout must be above 0 and at most 600 seconds"),
     )
     for holds, message in checks:
@@ -97,20 +107,29 @@ def _sampling(args: argparse.Namespace) -> "SamplingParams":
     )
 
 
-async def _chat(args: argparse.Namespace, sampling: "SamplingParams", router: RouterAddress, config: NodeConfig) -> int:
+async def _chat(
+    args: argparse.Namespace, sampling: "SamplingParams", routers: Sequence[RouterAddress], config: NodeConfig
+) -> int:
     from p2pnode.client import connect
     from p2pnode.node import load_key
 
     # A key of its own only where a folder was named: otherwise nothing links one chat to the next.
     key = await load_key(config) if args.config or args.state_dir else None
-    async with connect(router, key=key) as net:
+    async with connect(*routers, key=key) as net:
         if args.models:
             _print_models(net, args.json)
             return 0
         if not args.json:
             print(paint(net.level_note, "dim", sys.stderr), file=sys.stderr)
         timeout_ms = int(args.timeout * 1_000)
-        async with net.session(args.model, tokens=args.max_tokens, timeout_ms=min(timeout_ms, 60_000)) as session:
+        wish = net.session(
+            args.model,
+            tokens=args.max_tokens,
+            timeout_ms=min(timeout_ms, 60_000),
+            lanes=args.lanes,
+            direct=args.direct,
+        )
+        async with wish as session:
             try:
                 if args.prompt is not None:
                     return await _once(args, sampling, session)
@@ -178,6 +197,7 @@ async def _answer(
 ) -> "Answer":
     import trio
 
+    served_by = session.router
     ask = session.ask(
         turns,
         sampling=sampling,
@@ -192,8 +212,12 @@ async def _answer(
                 sys.stdout.write(_shown(text))
                 sys.stdout.flush()
         nursery.cancel_scope.cancel()
+    session.look()
     if not args.json:
         print()
+        if session.router != served_by:
+            what = f"failed over to router 0x{session.router.hex()}"
+            print(paint(what, "dim", sys.stderr), file=sys.stderr)
         for head in answer.heads[1:]:
             what = f"failed over to miner 0x{head.miner.hex()} after token {head.start_index}, none lost or repeated"
             print(paint(what, "dim", sys.stderr), file=sys.stderr)

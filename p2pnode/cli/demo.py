@@ -110,7 +110,8 @@ def _tell_auction(steps: _Steps, session: Any) -> None:
     auction = session.assigned.auction
     scores = ", ".join(f"{miner.hex()[:8]}: {score}" for miner, score in auction.ranking.scores.items())
     steps.done("bids countersigned and scored", f"{len(auction.ranking.scores)} bids ({scores})")
-    steps.done("lease granted", f"miner {session.miner.hex()[:8]}, rank {auction.ranks[0] + 1}, pick recomputed here")
+    place = f"rank {auction.ranking.order.index(session.miner) + 1}"
+    steps.done("lease granted", f"miner {session.miner.hex()[:8]}, {place}, pick recomputed here")
 
 
 async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: str) -> None:

@@ -28,6 +28,12 @@ Signature = NewType("Signature", bytes)
 
 ZERO_DIGEST = Digest(bytes(32))
 
+NOBODY = NodeId(bytes(20))
+"""Stands in an assignment where a lane has no miner."""
+
+NO_GENERATION = Generation(bytes(24))
+"""Stands in an assignment where a lane has no lease."""
+
 
 def short(value: bytes) -> str:
     """The first four bytes in hex, for logs and tables."""

@@ -51,6 +51,9 @@ class Params:
     first_frame_timeout_ms: int = _param(60_000, 100, 600_000, "a router waits this long for a first frame")
     stall_ms_min: int = _param(1_000, 50, 60_000, "a miner whose pace is known is not taken for stalled before this")
     frame_gap_timeout_ms: int = _param(20_000, 100, 600_000, "a router waits this long between frames")
+    resume_window_ms: int = _param(
+        10_000, 100, 600_000, "a router holds a session this long for a client that was cut off"
+    )
     # Streams
     ack_every_tokens: int = _param(64, 1, 1_024, "a client acknowledges at least this often")
     unacked_tokens_max: int = _param(128, 2, 4_096, "a miner streams at most this far beyond the last ack")

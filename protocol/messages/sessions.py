@@ -44,6 +44,22 @@ class SessionOpen(TypedStruct, frozen=True):
     """A recent finalized header, zero where there is no committee."""
 
 
+class RouterTerm(TypedStruct, frozen=True):
+    """The client's signed word that another of its routers serves the session from now on."""
+
+    session: Bytes32
+    router: Bytes20
+    after: U32
+    """Assignments of this router carry greater numbers than this, those of earlier routers none."""
+
+
+class SignedTerm(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A RouterTerm and the client's signature over it."""
+
+    term: RouterTerm
+    signature: SignatureBytes
+
+
 def session_id(domain: Domain, opening: SessionOpen) -> SessionId:
     """The id of a session: what the client signed. Spec: [SESSION-ID.1]"""
     return SessionId(typed_digest(domain, opening))
@@ -126,7 +142,7 @@ class Assignment(TypedStruct, frozen=True):
     number: U32
     router: Bytes20
     miners: Annotated[tuple[Bytes20, ...], Meta(min_length=1, max_length=LANES_MAX)]
-    """Lane i is run by ``miners[i]``."""
+    """Lane i is run by ``miners[i]``; zero where a lane has nobody at present."""
     generations: Annotated[tuple[Bytes24, ...], Meta(min_length=1, max_length=LANES_MAX)]
     bid_set: Bytes32
 
@@ -160,6 +176,8 @@ class OpenSession(Message, frozen=True):
     """How long the client waits for miners, queueing included."""
     tokens: U32
     """Tokens the client expects to ask for first: what the session weighs in the router's queue."""
+    term: SignedTerm | None = None
+    """Set when another router, or another life of this one, served the session before."""
 
 
 @message(kind=13, limit_bytes=131_072)
@@ -170,6 +188,8 @@ class SessionReady(Message, frozen=True):
     assignment: Assignment
     signature: SignatureBytes
     bid_set: Envelope
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=8)] = ()
+    """Where the miner of lane 0 says that it can be dialed: a client may take its frames directly."""
 
 
 @message(kind=14, limit_bytes=2_048)
@@ -189,6 +209,24 @@ class CloseSession(Message, frozen=True):
     session: Bytes32
 
 
+@message(kind=20, limit_bytes=128)
+class ResumeSession(Message, frozen=True):
+    """A client whose stream was lost is back: send what it missed, as it was sent."""
+
+    session: Bytes32
+    received: U32
+    """Messages of this session that arrived before."""
+
+
+@message(kind=21, limit_bytes=128)
+class SessionResumed(Message, frozen=True):
+    """The router still holds the session; what was missed follows."""
+
+    session: Bytes32
+    last_task: U32
+    """The latest order that arrived."""
+
+
 # Between router and miner, protocol ``task``
 
 
@@ -199,6 +237,8 @@ class LeaseRequest(Message, frozen=True):
     opening: SessionOpen
     signature: SignatureBytes
     bid: Bytes32
+    term: SignedTerm | None = None
+    """The router's right to the session where it is not the first to serve it."""
 
 
 @message(kind=31, limit_bytes=256)

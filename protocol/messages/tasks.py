@@ -111,15 +111,39 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     cached_tokens: U32
 
 
-@message(kind=16, limit_bytes=589_824)
+class Continuation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What miners signed of a lane so far: enough to compute their chain again, and to go on."""
+
+    heads: Annotated[tuple[SegmentHead, ...], Meta(min_length=1, max_length=SEGMENTS_MAX)]
+    """The segments that hold tokens, in order."""
+    ids: Annotated[tuple[U32, ...], Meta(min_length=1, max_length=TASK_TOKENS_MAX)]
+    texts: Annotated[tuple[Annotated[bytes, Meta(max_length=TOKEN_BYTES_MAX)], ...], Meta(max_length=TASK_TOKENS_MAX)]
+
+
+class Delivery(IntEnum):
+    """Where a lane's frames go."""
+
+    RELAYED = 0
+    """To the router, which passes them on."""
+    DIRECT = 1
+    """To the client, on a stream of its own; the router hears of the end."""
+    WITHHELD = 2
+    """Nowhere: the miner keeps them, and the router hears of the end."""
+
+
+@message(kind=16, limit_bytes=1 << 20)
 class SubmitTask(Message, frozen=True):
-    """The client's order with what it commits to."""
+    """The client's order with what it commits to; sent again to go on with an order at another router, or by relay."""
 
     order: TaskOrder
     signature: SignatureBytes
     prompt: Prompt
     timeout_ms: U32
     """The request ends in one terminal event within this time."""
+    direct: bool = False
+    """The client holds a stream to the miner and takes the frames there."""
+    resume: Continuation | None = None
+    """What the client has verified of lane 0 already."""
 
 
 @message(kind=17, limit_bytes=128)
@@ -149,15 +173,6 @@ class TaskFailed(Message, frozen=True):
     retry_after_ms: U32
 
 
-class Continuation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What earlier miners signed of a lane that a new one takes over: enough to compute their chain again."""
-
-    heads: Annotated[tuple[SegmentHead, ...], Meta(min_length=1, max_length=SEGMENTS_MAX)]
-    """The earlier segments that hold tokens, in order."""
-    ids: Annotated[tuple[U32, ...], Meta(min_length=1, max_length=TASK_TOKENS_MAX)]
-    texts: Annotated[tuple[Annotated[bytes, Meta(max_length=TOKEN_BYTES_MAX)], ...], Meta(max_length=TASK_TOKENS_MAX)]
-
-
 @message(kind=34, limit_bytes=1 << 20)
 class StartTask(Message, frozen=True):
     """A router hands a leased miner an order, under the assignment that names it."""
@@ -169,6 +184,7 @@ class StartTask(Message, frozen=True):
     prompt: Prompt
     lane: U8
     timeout_ms: U32
+    delivery: Delivery = Delivery.RELAYED
     resume: Continuation | None = None
     """Set when the lane goes on after its last signed token."""
 
@@ -194,3 +210,42 @@ class FrameMessage(Message, frozen=True):
     """Each token's share of the visible text."""
     end: EndRecord | None
     signature: SignatureBytes
+
+
+@message(kind=37, limit_bytes=1_024)
+class LaneEnded(Message, frozen=True):
+    """The signed end of a lane whose frames did not pass through the router."""
+
+    head: SegmentHead
+    end: EndRecord
+    chain: Bytes32
+    """The chain value after the end record, as the last frame signs it."""
+    signature: SignatureBytes
+    """Of that Frame."""
+
+
+@message(kind=38, limit_bytes=128)
+class RelayTask(Message, frozen=True):
+    """The client's direct stream is lost: send the lane's frames after ``index`` through the router, as they were."""
+
+    session: Bytes32
+    task: U32
+    index: U64
+
+
+# Between client and miner, protocol ``task``
+
+
+@message(kind=39, limit_bytes=2_048)
+class AttachDirect(Message, frozen=True):
+    """The session's client wants lane 0's frames on this stream; the signed assignment is its token of the lease."""
+
+    assignment: Assignment
+    signature: SignatureBytes
+
+
+@message(kind=42, limit_bytes=128)
+class DirectReady(Message, frozen=True):
+    """Orders marked direct will be streamed here."""
+
+    session: Bytes32

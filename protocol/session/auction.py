@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from protocol.core.codec import Message
 from protocol.core.errors import AuctionError, RemoteProtocolError
-from protocol.core.ids import NodeId, SessionId
+from protocol.core.ids import NO_GENERATION, NOBODY, NodeId, SessionId
 from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.envelope import Envelope, envelope_digest, unseal
@@ -79,10 +79,13 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedAuction:
-    """A bid set that holds, and where each lane's miner stands in ``ranking.order`` (0 is first)."""
+    """A bid set that holds, and where each lane's miner stands in ``ranking.order`` (0 is first).
+
+    None for a lane that has nobody, or whose miner kept a lease of an earlier round and bid in that.
+    """
 
     ranking: Ranking
-    ranks: tuple[int, ...]
+    ranks: tuple[int | None, ...]
 
 
 def find_fault(terms: Terms, bid: Bid) -> BidFault | None:
@@ -155,9 +158,12 @@ def verify_bid_set(
     opening: SessionOpen,
     bid_set: Envelope,
     assignment: Assignment,
+    before: Assignment | None = None,
     reputation_bp: Mapping[NodeId, int] = NO_REPUTATION,
 ) -> VerifiedAuction:
     """Check an assignment (untrusted, its signature checked by the caller) against its bid set (untrusted).
+
+    ``before`` is the assignment that this one follows: a lane may keep the lease it has there.
 
     Raises AuctionError naming the link that broke: ``assignment``, ``bid set``, ``measurements``, ``bid`` or
     ``receipt``. Spec: [AUCTION-VERIFY.1]
@@ -167,10 +173,20 @@ def verify_bid_set(
     content = _open_bid_set(domain, terms, router, bid_set)
     bids = [_open_bid(domain, terms, router, position, entry) for position, entry in enumerate(content.bids)]
     ranking = compute_ranking(params, terms, bids, content.measurements, reputation_bp)
-    for lane, miner in enumerate(assignment.miners):
-        if miner not in ranking.scores:
+    ranks: list[int | None] = []
+    for lane, lease in enumerate(_leases(assignment)):
+        miner = NodeId(lease[0])
+        if miner in ranking.scores:
+            ranks.append(ranking.order.index(miner))
+        elif miner == NOBODY or (before is not None and lane > 0 and lease == _leases(before)[lane]):
+            ranks.append(None)
+        else:
             raise AuctionError("assignment", f"lane {lane} goes to {miner.hex()}, of whom there is no usable bid")
-    return VerifiedAuction(ranking, tuple(ranking.order.index(NodeId(miner)) for miner in assignment.miners))
+    return VerifiedAuction(ranking, tuple(ranks))
+
+
+def _leases(assignment: Assignment) -> list[tuple[bytes, bytes]]:
+    return list(zip(assignment.miners, assignment.generations, strict=True))
 
 
 def _check_assignment(
@@ -182,8 +198,12 @@ def _check_assignment(
         raise AuctionError("assignment", f"router {assignment.router.hex()} is none that the client named")
     if not len(assignment.miners) == len(assignment.generations) == terms.lanes:
         raise AuctionError("assignment", f"{len(assignment.miners)} miners for {terms.lanes} lanes")
-    if len(set(assignment.generations)) != terms.lanes:
-        raise AuctionError("assignment", "one lease serves two lanes")
+    leases = [lease for lease in _leases(assignment) if lease != (NOBODY, NO_GENERATION)]
+    if assignment.miners[0] == NOBODY or any(NOBODY in lease or NO_GENERATION in lease for lease in leases):
+        raise AuctionError("assignment", "a lane has a miner and a lease, or neither; lane 0 has both")
+    for parts in zip(*leases, strict=True):
+        if len(set(parts)) != len(leases):
+            raise AuctionError("assignment", "one lease or one miner serves two lanes")
     if assignment.bid_set != envelope_digest(domain, bid_set, BidSet):
         raise AuctionError("assignment", "names another bid set")
 

@@ -23,6 +23,7 @@ class SessionState(StrEnum):
     BIDDING = "bidding"
     LEASING = "leasing"
     READY = "ready"
+    RESTING = "resting"
     ENDED = "ended"
 
 
@@ -39,6 +40,8 @@ class SessionFact(StrEnum):
     """No bid or no lease: it waits for the next round."""
     LOST = "miner lost"
     """The leased miner died, stalled or broke its chain: the next one takes over."""
+    RESTED = "lease ran out"
+    """Nothing ran for so long that the miner took its slot back; the next order looks for miners again."""
     ASSIGNED = "assigned"
     """Miners are leased and named in a signed assignment."""
     ENDED = "ended"
@@ -68,6 +71,8 @@ class TaskFact(StrEnum):
     FRAME = "frame"
     END = "signed end"
     CANCELLED_END = "signed end after cancellation"
+    REPORTED = "end reported"
+    """The signed end of a lane whose frames went to the client directly."""
     FAILED = "failed"
     """A terminal event without a signed end: refused, late, miner or router lost."""
 
@@ -85,19 +90,29 @@ SESSION_TABLE: Mapping[SessionState, Mapping[SessionFact, SessionState]] = {
         SessionFact.STARVED: SessionState.OPEN,
         SessionFact.ENDED: SessionState.ENDED,
     },
-    SessionState.READY: {SessionFact.LOST: SessionState.LEASING, SessionFact.ENDED: SessionState.ENDED},
+    SessionState.READY: {
+        SessionFact.LOST: SessionState.LEASING,
+        SessionFact.RESTED: SessionState.RESTING,
+        SessionFact.ENDED: SessionState.ENDED,
+    },
+    SessionState.RESTING: {SessionFact.ANNOUNCED: SessionState.BIDDING, SessionFact.ENDED: SessionState.ENDED},
     SessionState.ENDED: {},
 }
 
 TASK_TABLE: Mapping[TaskState, Mapping[TaskFact, TaskState]] = {
     TaskState.NEW: {TaskFact.ORDERED: TaskState.QUEUED, TaskFact.FAILED: TaskState.FAILED},
     TaskState.QUEUED: {TaskFact.STARTED: TaskState.STARTED, TaskFact.FAILED: TaskState.FAILED},
-    TaskState.STARTED: {TaskFact.HEAD: TaskState.STREAMING, TaskFact.FAILED: TaskState.FAILED},
+    TaskState.STARTED: {
+        TaskFact.HEAD: TaskState.STREAMING,
+        TaskFact.REPORTED: TaskState.DONE,
+        TaskFact.FAILED: TaskState.FAILED,
+    },
     TaskState.STREAMING: {
         TaskFact.HEAD: TaskState.STREAMING,
         TaskFact.FRAME: TaskState.STREAMING,
         TaskFact.END: TaskState.DONE,
         TaskFact.CANCELLED_END: TaskState.CANCELLED,
+        TaskFact.REPORTED: TaskState.DONE,
         TaskFact.FAILED: TaskState.FAILED,
     },
     TaskState.DONE: {},

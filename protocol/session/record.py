@@ -96,7 +96,9 @@ def explain(record: SessionRecord) -> Explanation:
         last = assignment.number
         auction = verify_bid_set(domain, genesis.params, opening, ready.bid_set, assignment)
         bids = _bids(genesis, opening, ready, auction)
-        explained.append(ExplainedAssignment(assignment, bids, auction.ranks[0]))
+        rank = auction.ranks[0]
+        assert rank is not None, "the miner of lane 0 is in the bid set, or the check failed"
+        explained.append(ExplainedAssignment(assignment, bids, rank))
     for head in record.heads:
         _check_head(session, record, head)
     return Explanation(session, genesis, tuple(explained), record.heads)

@@ -25,6 +25,7 @@ from protocol.messages.tasks import (
     EndRecord,
     Frame,
     FrameMessage,
+    LaneEnded,
     SegmentHead,
     TaskOrder,
 )
@@ -72,6 +73,18 @@ def replay(domain: Domain, resume: Continuation) -> Digest:
             raise TranscriptError("resume.heads", "no segment starts at token 0")
         chain = advance(chain, index + 1, token, text)
     return chain
+
+
+def check_resume(domain: Domain, order: TaskOrder, lane: int, resume: Continuation) -> Digest:
+    """The chain value from which a lane of an order goes on. Raises TranscriptError unless it follows from what miners
+    bound to this very order. Spec: [CHAIN-TAKEOVER.1]
+    """
+    names = (typed_digest(domain, order), lane, order.session)
+    if any((head.order, head.lane, head.session) != names for head in resume.heads):
+        raise TranscriptError("resume.heads", "an earlier segment belongs to another order or lane")
+    if len(resume.ids) > order.max_tokens:
+        raise TranscriptError("resume.tokens", "the lane holds more tokens than the order allows")
+    return replay(domain, resume)
 
 
 class SegmentWriter:
@@ -145,6 +158,36 @@ def expect_segment(
     )
 
 
+def check_names(expected: SegmentExpectation, head: SegmentHead) -> None:
+    """Whether a head binds what was ordered and assigned. Raises TranscriptError. Spec: [CHAIN-HEAD.1]"""
+    for name in ("session", "task", "lane", "generation", "miner", "order", "prompt", "model", "sampling"):
+        got, want = getattr(head, name), getattr(expected, name)
+        if got != want:
+            raise TranscriptError(f"head.{name}", f"is {_shown(got)}, expected {_shown(want)}")
+
+
+def check_ended(domain: Domain, expected: SegmentExpectation, ended: LaneEnded) -> None:
+    """Whether the miner of a lane that was not streamed here signed its end. Raises TranscriptError.
+
+    Nothing is shown of the tokens: they can be checked against ``ended.chain`` by whoever gets them.
+    Spec: [LANE-WITHHELD.1]
+    """
+    head, end = ended.head, ended.end
+    check_names(expected, head)
+    total = end.completion_tokens
+    if not head.start_index <= total <= expected.max_tokens:
+        raise TranscriptError("end.usage", f"{total} tokens, the order allows {expected.max_tokens}")
+    if end.prompt_tokens != head.prompt_token_count or end.cached_tokens > end.prompt_tokens:
+        raise TranscriptError("end.usage", "claims other prompt tokens than the head")
+    frame = Frame(segment_id(domain, head), total, ended.chain, True)
+    try:
+        signer = recover(typed_digest(domain, frame), ended.signature)
+    except SignatureError as error:
+        raise TranscriptError("frame.signature", str(error)) from error
+    if signer != expected.miner:
+        raise TranscriptError("frame.signature", f"the end is not what miner {expected.miner.hex()} signed")
+
+
 class LaneVerifier:
     """A lane as anyone else reads it, however its tokens are split into frames. Every method raises TranscriptError
     naming the link that broke, and after that nothing more is accepted.
@@ -185,6 +228,23 @@ class LaneVerifier:
         self._segment = None
         self._broken = False
 
+    def mend(self) -> None:
+        """Read on, from another source, after the last frame that held: what broke was not taken."""
+        self._broken = False
+
+    def adopt(self, expected: SegmentExpectation, resume: Continuation) -> None:
+        """Stand where another reader stood: after ``resume``, inside the expected segment if tokens of it are there.
+
+        Raises TranscriptError. A reader that starts so trusts the other for the tokens before.
+        """
+        self.index, self.chain, self.head, self.end = len(resume.ids), replay(self._domain, resume), None, None
+        self._expected, self._segment, self._broken = expected, None, False
+        latest = resume.heads[-1]
+        if (latest.generation, latest.miner) == (expected.generation, expected.miner):
+            with self._breaking():
+                check_names(expected, latest)
+            self.head, self._segment = latest, segment_id(self._domain, latest)
+
     def take(self, message: FrameMessage) -> None:
         """Take the next frame."""
         with self._breaking():
@@ -208,11 +268,7 @@ class LaneVerifier:
         return self.end
 
     def _check_head(self, head: SegmentHead) -> None:
-        expected = self._expected
-        for name in ("session", "task", "lane", "generation", "miner", "order", "prompt", "model", "sampling"):
-            got, want = getattr(head, name), getattr(expected, name)
-            if got != want:
-                raise TranscriptError(f"head.{name}", f"is {_shown(got)}, expected {_shown(want)}")
+        check_names(self._expected, head)
         if head.start_index != self.index:
             raise TranscriptError("head.start_index", f"is {head.start_index}, expected {self.index}")
         if head.previous_head != self.chain:

@@ -328,7 +328,7 @@ class World:
         assert self.router is not None
         machine = self.router.machine
         assert set(machine.load().values()) == {0}, machine.load()
-        tables = (machine._peers, machine._miners, machine._bidders, machine._rounds_open, machine._queue)
+        tables = (machine._peers, machine._leasing.miners, machine._bidders, machine._rounds_open, machine._queue)
         clocks = (machine._round_deadlines, machine._task_deadlines, machine._session_deadlines)
         assert [len(table) for table in (*tables, *clocks)] == [0] * 8
         assert len(self.router.driver._channels) == 0

@@ -7,7 +7,7 @@ from protocol.core.ids import ModelDigest, NetworkId, NodeId, SessionId
 from protocol.core.machine import NO_KEY, Key
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import Assignment, RouterHello, SessionOpen, SessionReady
-from protocol.messages.tasks import EndRecord, PromptMessage, SegmentHead
+from protocol.messages.tasks import EndRecord, LaneEnded, PromptMessage, SegmentHead
 from protocol.session.auction import VerifiedAuction
 
 Handle = int
@@ -37,6 +37,11 @@ class OpenAsked:
     timeout_ms: int
     lifetime_ms: int
     tasks_max: int = 1_000
+    others: tuple[NodeId, ...] = ()
+    """Routers that may serve the session when the first is lost; the driver knows where to dial them."""
+    lanes: int = 1
+    direct: bool = False
+    """Take the answer from the miner itself where it can be dialed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,27 @@ class SessionAssigned:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterSought:
+    """The session's router is lost; it, or another one that the session names, is looked for."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterFound:
+    """A router serves the session again."""
+
+    router: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReported:
+    """The miner of a lane above 0 signed its end; nothing of its text was streamed."""
+
+    ended: LaneEnded
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOver:
     """The session ended."""
 
@@ -135,7 +161,18 @@ class TaskOver:
     frames: int
 
 
-Item = RouterReady | RouterGone | SessionAssigned | SessionOver | TaskHead | TaskText | TaskOver
+Item = (
+    RouterReady
+    | RouterGone
+    | SessionAssigned
+    | RouterSought
+    | RouterFound
+    | LaneReported
+    | SessionOver
+    | TaskHead
+    | TaskText
+    | TaskOver
+)
 
 
 @dataclass(frozen=True, slots=True)

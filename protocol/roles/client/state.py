@@ -1,12 +1,15 @@
 """What a client holds of its routers, sessions and tasks. Data only; the rules are beside it."""
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from protocol.core.deadlines import Deadlines
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId, SessionId
-from protocol.core.machine import Channel
-from protocol.messages.sessions import Assignment, SessionOpen
-from protocol.messages.tasks import TaskOrder
+from protocol.core.machine import Channel, ChannelNumbers
+from protocol.core.signing import Domain, Sign
+from protocol.messages.sessions import Assignment, SessionOpen, SignedTerm
+from protocol.messages.tasks import Continuation, Prompt, SegmentHead, TaskOrder
 from protocol.roles.client.events import Handle
 from protocol.session.lifecycle import (
     Lifecycle,
@@ -25,11 +28,39 @@ class Router:
     """A router that was greeted, or is being."""
 
     handle: Handle
+    """Negative for a router that no program asked for: a session looks for it."""
     node: NodeId
     channel: Channel
     expected_network: bytes | None
     genesis: Genesis | None = None
     sessions: dict[SessionId, "Session"] = field(default_factory=dict)
+    awaited_by: dict[Handle, None] = field(default_factory=dict)
+    """Sessions that go on here once it answers."""
+
+    @property
+    def known(self) -> Genesis:
+        """Its network; only once it was greeted."""
+        assert self.genesis is not None
+        return self.genesis
+
+
+@dataclass(slots=True)
+class Direct:
+    """A stream of the client's own to the miner of lane 0."""
+
+    channel: Channel
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class Seek:
+    """A session without a router."""
+
+    until_ms: int
+    routers: list[NodeId]
+    """Not tried yet in this turn."""
+    resumable: bool = True
+    """Whether the router that served it last may still hold it."""
 
 
 @dataclass(slots=True)
@@ -40,10 +71,26 @@ class Session:
     id: SessionId
     opening: SessionOpen
     router: Router
+    """That serves it, or did last."""
+    tokens: int
+    timeout_ms: int
+    wants_direct: bool
     life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
     assignment: Assignment | None = None
+    term: SignedTerm | None = None
+    received: int = 0
+    """Messages about it from its router."""
+    seek: Seek | None = None
+    direct: Direct | None = None
     orders: int = 0
     tasks: dict[int, "Task"] = field(default_factory=dict)
+    withheld: "OrderedDict[int, TaskOrder]" = field(default_factory=OrderedDict)
+    """Orders whose other lanes may still end."""
+
+    @property
+    def domain(self) -> Domain:
+        """What is signed here is signed for this network."""
+        return self.router.known.domain()
 
 
 @dataclass(slots=True)
@@ -52,8 +99,45 @@ class Task:
 
     handle: Handle
     order: TaskOrder
+    signature: bytes
+    prompt: Prompt
+    until_ms: int
     session: Session
     verifier: LaneVerifier
+    direct: bool
+    """Whether its frames are expected on the session's direct stream."""
     life: Lifecycle[TaskState, TaskFact] = field(default_factory=task_lifecycle)
     acked: int = 0
     frames: int = 0
+    cancelled: bool = False
+    heads: list[SegmentHead] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    """What was verified: enough to go on elsewhere."""
+    framed_ms: int | None = None
+    """When the last frame came on the direct stream."""
+    gap_ms: int = 0
+    """The longest time between two of them."""
+
+    def continuation(self) -> Continuation | None:
+        """What the next router or miner needs to go on; None while nothing was signed."""
+        if not self.ids:
+            return None
+        # A segment that brought no token leaves no trace in the chain.
+        heads = {head.start_index: head for head in self.heads if head.start_index < len(self.ids)}
+        return Continuation(tuple(heads[start] for start in sorted(heads)), tuple(self.ids), tuple(self.texts))
+
+
+@dataclass(slots=True)
+class Held:
+    """Everything the machine holds; its parts share it."""
+
+    client: NodeId
+    sign: Sign
+    numbers: ChannelNumbers = field(default_factory=ChannelNumbers)
+    routers: dict[NodeId, Router] = field(default_factory=dict)
+    by_channel: dict[Channel, Router] = field(default_factory=dict)
+    direct: dict[Channel, Session] = field(default_factory=dict)
+    sessions: dict[Handle, Session] = field(default_factory=dict)
+    tasks: dict[Handle, Task] = field(default_factory=dict)
+    deadlines: Deadlines[tuple[str, Handle]] = field(default_factory=Deadlines)

@@ -6,12 +6,22 @@ ahead of the client's last signed ack, so acks are the flow control, end to end.
 
 from collections import deque
 
+from protocol.core.codec import Message
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import ZERO_DIGEST, Digest
 from protocol.core.params import Params
-from protocol.messages.tasks import Ack, EndReason, EndRecord, FrameMessage, TaskOrder
+from protocol.messages.tasks import (
+    Ack,
+    Delivery,
+    EndReason,
+    EndRecord,
+    FrameMessage,
+    LaneEnded,
+    SegmentStart,
+    TaskOrder,
+)
 from protocol.roles.miner.events import GenerationKey
-from protocol.session.transcript import SegmentWriter
+from protocol.session.transcript import SegmentWriter, close_chain
 
 
 class Lane:
@@ -25,8 +35,10 @@ class Lane:
         started_ms: int,
         start_index: int = 0,
         previous: Digest = ZERO_DIGEST,
+        delivery: Delivery = Delivery.RELAYED,
     ) -> None:
         self.order = order
+        self.delivery = delivery
         self.start_index = start_index
         self.previous = previous
         self.generation = generation
@@ -38,8 +50,12 @@ class Lane:
         self._params = params
         self._ready: deque[tuple[int, bytes]] = deque()
         self._end: EndRecord | None = None
+        self._signature: bytes | None = None
+        """Of the end, once it is signed."""
         self._boundaries: dict[int, Digest] = {}
         """Chain value at the end of each frame that is not acknowledged: what an ack may name."""
+        self._unacked: deque[FrameMessage] = deque()
+        """Of a lane that streams directly: should that stream go, these are sent again as they are."""
 
     def produced(self, ids: tuple[int, ...], texts: tuple[bytes, ...], now_ms: int) -> None:
         """Take tokens from the engine, which keeps to the order's max_tokens."""
@@ -56,7 +72,8 @@ class Lane:
 
     def cancelled(self) -> None:
         """Forget what was not sent and end here."""
-        self._ready.clear()
+        if self.delivery is not Delivery.WITHHELD:
+            self._ready.clear()
         self.ended(EndReason.CANCELLED, 0)
 
     def next_frame(self) -> FrameMessage | None:
@@ -74,7 +91,43 @@ class Lane:
         tokens = [self._ready.popleft() for _ in range(take)]
         frame = self.writer.frame([t for t, _ in tokens], [b for _, b in tokens], self._end if last else None)
         self._boundaries[self.writer.index] = self.writer.chain
+        if self.delivery is Delivery.DIRECT:
+            self._unacked.append(frame)
+        if last:
+            self._signature = frame.signature
         return frame
+
+    def withhold(self) -> bool:
+        """Sign the end of a lane that is streamed to nobody; whether it was signed now. Spec: [LANE-WITHHELD.1]"""
+        if self.writer is None or self.writer.ended or self._end is None:
+            return False
+        ids, texts = [token for token, _ in self._ready], [text for _, text in self._ready]
+        self._ready.clear()
+        self._signature = self.writer.frame(ids, texts, self._end).signature
+        return True
+
+    def report(self) -> LaneEnded:
+        """The signed end, for a router that did not see the frames."""
+        assert self.writer is not None and self._end is not None and self._signature is not None
+        chain = close_chain(self.writer.chain, self._end)
+        return LaneEnded(self.writer.head, self._end, chain, self._signature)
+
+    def relay_from(self, index: int) -> list[Message]:
+        """Go on through the router, from what the client has: the same frames again, then new ones.
+
+        Raises RemoteProtocolError for an index from which the frames are not held. Spec: [DIRECT-FALLBACK.1]
+        """
+        if self.writer is None:
+            self.delivery = Delivery.RELAYED
+            return []
+        again = [frame for frame in self._unacked if frame.first_index >= index]
+        first = self._unacked[0].first_index if self._unacked else self.writer.index
+        if not first <= index <= self.writer.index or (again and again[0].first_index != index):
+            raise RemoteProtocolError(f"no frame of the lane starts after token {index}")
+        self.delivery = Delivery.RELAYED
+        self._unacked.clear()
+        head: list[Message] = [SegmentStart(self.writer.head)] if index == self.start_index else []
+        return [*head, *again]
 
     @property
     def backlog(self) -> int:
@@ -109,3 +162,10 @@ class Lane:
             raise RemoteProtocolError("an ack names another chain than the one signed")
         self.acked = ack.index
         self._boundaries = {index: chain for index, chain in self._boundaries.items() if index > ack.index}
+        while self._unacked and _was_read(self._unacked[0], ack.index):
+            self._unacked.popleft()
+
+
+def _was_read(frame: FrameMessage, acked: int) -> bool:
+    # An end without tokens has the index of the frame before it, whose ack says nothing of it.
+    return frame.end is None and frame.first_index + len(frame.ids) <= acked

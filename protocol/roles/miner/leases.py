@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 
 from protocol.core.ids import Generation, ModelDigest, NodeId, SessionId
 from protocol.core.machine import Channel
+from protocol.core.signing import Domain, typed_digest
 from protocol.messages.sessions import SessionOpen
+from protocol.messages.tasks import Delivery, SegmentHead
 from protocol.roles.miner.lane import Lane
+from protocol.session.transcript import prompt_tokens_digest
 
 
 @dataclass(slots=True)
@@ -17,18 +20,45 @@ class Lease:
     router: NodeId
     channel: Channel
     generation: Generation
+    after: int = 0
+    """Assignments of this router carry greater numbers: what its term says, 0 for the session's first router."""
     last_task: int = 0
     """Orders of a session come with rising numbers; none is run twice."""
     assignment_number: int = 0
     lanes: dict[tuple[int, int], Lane] = field(default_factory=dict)
     """Running and not yet fully acknowledged, by (task, lane)."""
-    in_flight: Lane | None = None
-    """Whose frame was given to the stream and not yet reported as sent: one at a time, the first at once."""
+    direct: Channel | None = None
+    """The stream on which the session's client takes lane 0 itself."""
+    in_flight: Channel | None = None
+    """Where a frame was given to the stream and not yet reported as sent: one at a time, the first at once."""
 
     @property
     def model(self) -> ModelDigest:
         """What the session runs."""
         return ModelDigest(self.opening.model)
+
+    def stream_of(self, lane: Lane) -> Channel | None:
+        """Where a lane's frames go now; None: nowhere, the client's own stream is not there."""
+        return self.direct if lane.delivery is Delivery.DIRECT else self.channel
+
+    def head_of(self, lane: Lane, domain: Domain, miner: NodeId, prompt_tokens: tuple[int, ...]) -> SegmentHead:
+        """What the segment of a lane binds."""
+        order = lane.order
+        return SegmentHead(
+            session=self.session,
+            task=order.task,
+            lane=lane.generation[2],
+            generation=self.generation,
+            miner=miner,
+            order=typed_digest(domain, order),
+            prompt=order.prompt,
+            prompt_tokens=prompt_tokens_digest(prompt_tokens),
+            prompt_token_count=len(prompt_tokens),
+            model=self.model,
+            sampling=order.sampling,
+            start_index=lane.start_index,
+            previous_head=lane.previous,
+        )
 
     def running(self) -> list[Lane]:
         """Lanes whose end is not yet written and that nobody cancelled."""

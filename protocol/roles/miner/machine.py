@@ -8,9 +8,10 @@ is free.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from protocol.core.codec import Message
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
-from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId
+from protocol.core.ids import ZERO_DIGEST, Digest, ModelDigest, NodeId, SessionId
 from protocol.core.machine import (
     Channel,
     ChannelClosed,
@@ -37,16 +38,18 @@ from protocol.messages.sessions import (
 )
 from protocol.messages.tasks import (
     AckMessage,
+    AttachDirect,
     CancelTask,
-    SegmentHead,
+    Delivery,
+    RelayTask,
     SegmentStart,
     StartTask,
     TaskFailed,
 )
 from protocol.roles.miner.bidding import BidDesk
+from protocol.roles.miner.direct import DirectStreams
 from protocol.roles.miner.events import (
     CancelGeneration,
-    Generate,
     Generated,
     GenerationFailed,
     GenerationKey,
@@ -55,9 +58,8 @@ from protocol.roles.miner.events import (
 )
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Generations, Lease
-from protocol.roles.miner.orders import check_continuation, check_order
-from protocol.session.sampling import lane_seed
-from protocol.session.transcript import SegmentWriter, prompt_tokens_digest
+from protocol.roles.miner.orders import check_order, check_term, generation_of
+from protocol.session.transcript import SegmentWriter, check_resume
 
 TASK_LANES_KEPT = 4
 """Lanes of a lease that are sent but wait for the last ack, or wind down after a cancellation."""
@@ -92,6 +94,7 @@ class MinerMachine:
         self._by_channel: dict[Channel, SessionId | None] = {}
         self._peers: dict[Channel, NodeId] = {}
         self._deadlines: Deadlines[tuple[str, GenerationKey]] = Deadlines()
+        self._direct = DirectStreams(settings.node, domain)
         self._silent: Deadlines[Channel] = Deadlines()
         """Streams that carry no lease yet: a router asks at once or not at all."""
 
@@ -110,6 +113,8 @@ class MinerMachine:
         match event:
             case GossipReceived(message=Announcement() as announcement):
                 free, total = self.slots(ModelDigest(announcement.model))
+                # What the session holds already is free for it: its lease is replaced, not doubled.
+                free += SessionId(Digest(announcement.session)) in self._leases
                 return self._bids.announced(event.origin, announcement, free, total, now_ms)
             case ChannelOpened():
                 return self._opened(event, now_ms)
@@ -121,6 +126,7 @@ class MinerMachine:
                 return self._sent(event.channel, now_ms)
             case ChannelClosed():
                 self._bids.closed(event.channel)
+                self._detach(event.channel)
                 return self._drop_channel(event.channel)
             case DeadlineReached():
                 return self._bids.expire(now_ms) + self._expire(now_ms)
@@ -139,16 +145,22 @@ class MinerMachine:
         return []
 
     def _received(self, event: Received, now_ms: int) -> list[object]:
+        if event.channel in self._direct.sessions:
+            return self._from_client(event.channel, event.message, now_ms)
         if event.channel not in self._by_channel:
             return []
         try:
             match event.message:
+                case AttachDirect():
+                    return self._attach(event.channel, event.message)
+                case RelayTask():
+                    return self._relay(event.channel, event.message, now_ms)
                 case LeaseRequest():
                     return self._lease(event.channel, event.message, now_ms)
                 case StartTask():
                     return self._start(event.channel, event.message, now_ms)
                 case AckMessage():
-                    return self._ack(event.channel, event.message, now_ms)
+                    return self._ack(self._lease_of(event.channel), event.message, now_ms)
                 case CancelTask():
                     return self._cancel(event.channel, event.message, now_ms)
                 case LeaseRelease():
@@ -167,16 +179,23 @@ class MinerMachine:
             raise RemoteProtocolError("a stream carries one lease")
         if peer not in opening.routers:
             raise RemoteProtocolError("the session does not name this router")
+        after = check_term(self._domain, opening, session, peer, request.term)
+        held = self._leases.get(session)
         refusal = self._refusal(session, request, now_ms)
+        if held is not None and (after < held.after or (after == held.after and peer != held.router)):
+            refusal = "another router serves the session"
         if refusal is not None:
             self._drop_channel(channel)
             return [Send(channel, LeaseBusy(session, RETRY_AFTER_MS, refusal)), Close(channel)]
-        lease = Lease(session, opening, peer, channel, self._generations.take())
+        # A lane that is taken over by the miner of another one, or at the word of another router: one lease a session.
+        effects = [*self._drop_channel(held.channel), Close(held.channel)] if held is not None else []
+        lease = Lease(session, opening, peer, channel, self._generations.take(), after)
         self._leases[session] = lease
         self._by_channel[channel] = session
         self._silent.clear(channel)
         self._rest(lease, now_ms)
-        return [Send(channel, LeaseGrant(session, lease.generation, self._params.lease_idle_ms), key=session)]
+        grant = LeaseGrant(session, lease.generation, self._params.lease_idle_ms)
+        return [*effects, Send(channel, grant, key=session)]
 
     def _refusal(self, session: SessionId, request: LeaseRequest, now_ms: int) -> str | None:
         opening = request.opening
@@ -187,12 +206,11 @@ class MinerMachine:
             return "the price cap is below the price"
         if now_ms > opening.expires_ms + self._params.clock_skew_ms_max:
             return "the session has expired"
-        if session in self._leases:
-            return "the session holds a lease here already"
         bid = self._bids.bids.get(Digest(request.bid))
         if bid is None or bid.session != session:
             return "no bid was made for the session"
-        return "no free slot" if self.slots(ModelDigest(opening.model))[0] <= 0 else None
+        free, _ = self.slots(ModelDigest(opening.model))
+        return "no free slot" if free <= 0 and session not in self._leases else None
 
     def _rest(self, lease: Lease, now_ms: int) -> None:
         """Start the idle clock of a lease on which nothing runs."""
@@ -208,6 +226,8 @@ class MinerMachine:
             return []
         self._deadlines.clear(("idle", (lease.session, 0, 0)))
         effects: list[object] = []
+        if lease.direct is not None:
+            effects += self._detach(lease.direct)
         for lane in lease.lanes.values():
             effects += self._forget(lane)
         return effects
@@ -224,8 +244,8 @@ class MinerMachine:
     def _start(self, channel: Channel, start: StartTask, now_ms: int) -> list[object]:
         lease = self._lease_of(channel)
         check_order(self._domain, self._params, self._settings.node, lease, start, now_ms)
-        previous = check_continuation(self._domain, start)
         order, resume = start.order, start.resume
+        previous = check_resume(self._domain, order, start.lane, resume) if resume is not None else ZERO_DIGEST
         emitted = tuple(zip(resume.ids, resume.texts, strict=True)) if resume is not None else ()
         if lease.running():
             return [Send(channel, self._failed(order.session, order.task, "queue_full", "a task is running"))]
@@ -234,25 +254,15 @@ class MinerMachine:
         lease.last_task = order.task
         lease.assignment_number = start.assignment.number
         generation = (bytes(lease.session), order.task, start.lane)
-        lane = Lane(self._params, order, generation, now_ms, len(emitted), previous)
+        lane = Lane(self._params, order, generation, now_ms, len(emitted), previous, start.delivery)
+        if start.delivery is Delivery.DIRECT and lease.direct is None:
+            # The client's stream went while its order was on the way.
+            lane.delivery = Delivery.RELAYED
         lease.lanes[order.task, start.lane] = lane
         self._deadlines.clear(("idle", (lease.session, 0, 0)))
         timeout_ms = min(start.timeout_ms, self._params.task_deadline_ms_max)
         self._deadlines.set(("task", generation), now_ms + timeout_ms)
-        prompt = start.prompt
-        seed = lane_seed(order.seed, prompt.sampling.choice, start.lane)
-        return [
-            Generate(
-                generation=generation,
-                model=lease.model,
-                messages=prompt.messages,
-                sampling=prompt.sampling,
-                lane_seed=seed,
-                max_tokens=order.max_tokens,
-                emitted=emitted,
-                key=lease.session,
-            )
-        ]
+        return [generation_of(start, lease.model, generation, emitted)]
 
     def _progress(self, event: Rendered | Produced | Generated | GenerationFailed, now_ms: int) -> list[object]:
         session, task, number = event.generation
@@ -273,51 +283,96 @@ class MinerMachine:
         return self._pump(lease, lane, now_ms)
 
     def _begin(self, lease: Lease, lane: Lane, prompt_tokens: tuple[int, ...]) -> list[object]:
-        order = lane.order
-        head = SegmentHead(
-            session=lease.session,
-            task=order.task,
-            lane=lane.generation[2],
-            generation=lease.generation,
-            miner=self._settings.node,
-            order=typed_digest(self._domain, order),
-            prompt=order.prompt,
-            prompt_tokens=prompt_tokens_digest(prompt_tokens),
-            prompt_token_count=len(prompt_tokens),
-            model=lease.model,
-            sampling=order.sampling,
-            start_index=lane.start_index,
-            previous_head=lane.previous,
-        )
+        head = lease.head_of(lane, self._domain, self._settings.node, prompt_tokens)
         lane.writer = SegmentWriter(self._domain, self._sign, head)
-        return [Send(lease.channel, SegmentStart(head), key=lease.session)]
+        stream = lease.stream_of(lane)
+        if lane.delivery is Delivery.WITHHELD or stream is None:
+            return []
+        return [Send(stream, SegmentStart(head), key=lease.session)]
 
     def _pump(self, lease: Lease, lane: Lane, now_ms: int) -> list[object]:
-        frame = lane.next_frame() if lease.in_flight is None else None
+        if lane.delivery is Delivery.WITHHELD:
+            return self._withhold(lease, lane, now_ms)
+        stream = lease.stream_of(lane)
+        frame = lane.next_frame() if lease.in_flight is None and stream is not None else None
         starving = ("ack", lane.generation)
         if not lane.starved:
             self._deadlines.clear(starving)
         elif self._deadlines.at(starving) is None:
             # Half of what the router waits for a frame, so that a client's silence is not taken for the miner's.
             self._deadlines.set(starving, now_ms + self._params.frame_gap_timeout_ms // 2)
-        if frame is None:
+        if frame is None or stream is None:
             return []
-        lease.in_flight = lane
+        lease.in_flight = stream
+        effects: list[object] = [Send(stream, frame, report=True, key=lease.session)]
+        if lane.written and lane.delivery is Delivery.DIRECT:
+            effects.append(Send(lease.channel, lane.report(), key=lease.session))
         if lane.written:
-            self._deadlines.clear(("task", lane.generation))
-            self._rest(lease, now_ms)
-        return [Send(lease.channel, frame, report=True, key=lease.session)]
+            self._written(lease, lane, now_ms)
+        return effects
+
+    def _withhold(self, lease: Lease, lane: Lane, now_ms: int) -> list[object]:
+        """Nobody is shown this lane: only its signed end leaves. Spec: [LANE-WITHHELD.1]"""
+        if not lane.withhold():
+            return []
+        self._written(lease, lane, now_ms)
+        return [Send(lease.channel, lane.report(), key=lease.session)]
+
+    def _written(self, lease: Lease, lane: Lane, now_ms: int) -> None:
+        self._deadlines.clear(("task", lane.generation))
+        self._rest(lease, now_ms)
 
     def _sent(self, channel: Channel, now_ms: int) -> list[object]:
-        session = self._by_channel.get(channel)
+        session = self._direct.sessions.get(channel) or self._by_channel.get(channel)
         lease = self._leases.get(session) if session is not None else None
-        if lease is None:
+        if lease is None or lease.in_flight != channel:
             return []
         lease.in_flight = None
         return [effect for lane in lease.lanes.values() for effect in self._pump(lease, lane, now_ms)]
 
-    def _ack(self, channel: Channel, message: AckMessage, now_ms: int) -> list[object]:
-        lease, ack = self._lease_of(channel), message.ack
+    # A client's own stream
+
+    def _attach(self, channel: Channel, message: AttachDirect) -> list[object]:
+        lease = self._leases.get(SessionId(Digest(message.assignment.session)))
+        if lease is None or self._by_channel[channel] is not None:
+            raise RemoteProtocolError("no lease is held for the session")
+        if lease.direct is not None:
+            self._peers.pop(lease.direct, None)
+        effects = self._direct.attach(lease, channel, self._peers[channel], message)
+        del self._by_channel[channel]
+        self._silent.clear(channel)
+        return effects
+
+    def _detach(self, channel: Channel) -> list[object]:
+        session = self._direct.sessions.get(channel)
+        if session is None:
+            return []
+        self._peers.pop(channel, None)
+        self._direct.detach(self._leases.get(session), channel)
+        return [Close(channel)]
+
+    def _from_client(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        lease = self._leases[self._direct.sessions[channel]]
+        try:
+            if isinstance(message, AckMessage):
+                return self._ack(lease, message, now_ms)
+            raise RemoteProtocolError(f"{type(message).__name__} goes through the router")
+        except RemoteProtocolError as error:
+            note = Note("miner.peer-broke-rule", (("peer", self._peers[channel].hex()), ("why", str(error))))
+            return [*self._detach(channel), note]
+
+    def _relay(self, channel: Channel, message: RelayTask, now_ms: int) -> list[object]:
+        """Lane 0 goes on through the router. Spec: [DIRECT-FALLBACK.1]"""
+        lease = self._lease_of(channel)
+        lane = lease.lanes.get((message.task, 0))
+        if lane is None or lane.delivery is not Delivery.DIRECT:
+            return []
+        lease.in_flight = None
+        again = [Send(lease.channel, item, key=lease.session) for item in lane.relay_from(message.index)]
+        return again + self._pump(lease, lane, now_ms)
+
+    def _ack(self, lease: Lease, message: AckMessage, now_ms: int) -> list[object]:
+        ack = message.ack
         lane = lease.lanes.get((ack.task, ack.lane))
         if lane is None:
             return []

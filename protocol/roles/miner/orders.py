@@ -1,12 +1,14 @@
 """What a miner takes as an order: what the client signed and the router assigned, for this lease, in its turn."""
 
 from protocol.core.errors import RemoteProtocolError
-from protocol.core.ids import ZERO_DIGEST, Digest, NodeId
+from protocol.core.ids import ModelDigest, NodeId, SessionId
 from protocol.core.params import Params
 from protocol.core.signing import Domain, typed_digest, verify
-from protocol.messages.tasks import Continuation, StartTask
+from protocol.messages.sessions import SessionOpen, SignedTerm
+from protocol.messages.tasks import StartTask
+from protocol.roles.miner.events import Generate, GenerationKey
 from protocol.roles.miner.leases import Lease
-from protocol.session.transcript import replay
+from protocol.session.sampling import lane_seed
 
 
 def check_order(domain: Domain, params: Params, miner: NodeId, lease: Lease, start: StartTask, now_ms: int) -> None:
@@ -19,7 +21,7 @@ def check_order(domain: Domain, params: Params, miner: NodeId, lease: Lease, sta
     verify(typed_digest(domain, assignment), start.assignment_signature, lease.router, "the assignment")
     if order.session != lease.session or assignment.session != lease.session:
         raise RemoteProtocolError("order and assignment are for another session")
-    if assignment.router != lease.router or assignment.number < lease.assignment_number:
+    if assignment.router != lease.router or assignment.number < max(lease.assignment_number, lease.after + 1):
         raise RemoteProtocolError("the assignment is not the router's latest")
     lanes = list(zip(assignment.miners, assignment.generations, strict=False))
     if len(assignment.miners) != len(assignment.generations) or start.lane >= len(lanes):
@@ -36,20 +38,34 @@ def check_order(domain: Domain, params: Params, miner: NodeId, lease: Lease, sta
         raise RemoteProtocolError("the order's max_tokens is out of bounds")
 
 
-def check_continuation(domain: Domain, start: StartTask) -> Digest:
-    """The chain value a lane goes on from. Raises RemoteProtocolError unless it follows from what earlier miners bound
-    to this very order. Spec: [CHAIN-TAKEOVER.1]
+def check_term(
+    domain: Domain, opening: SessionOpen, session: SessionId, router: NodeId, signed: SignedTerm | None
+) -> int:
+    """After which number a router may assign the session: 0 for the first to serve it. Raises RemoteProtocolError.
+
+    Spec: [ROUTER-TERM.1]
     """
-    resume = start.resume
-    if resume is None:
-        return ZERO_DIGEST
-    _check_heads(typed_digest(domain, start.order), start, resume)
-    if len(resume.ids) > start.order.max_tokens:
-        raise RemoteProtocolError("the lane holds more tokens than the order allows")
-    return replay(domain, resume)
+    if signed is None:
+        return 0
+    term = signed.term
+    verify(typed_digest(domain, term), signed.signature, opening.client, "the router's term")
+    if term.session != session or term.router != router:
+        raise RemoteProtocolError("the term is another session's or another router's")
+    return term.after
 
 
-def _check_heads(order: Digest, start: StartTask, resume: Continuation) -> None:
-    for head in resume.heads:
-        if (head.order, head.lane, head.session) != (order, start.lane, start.order.session):
-            raise RemoteProtocolError("an earlier segment belongs to another order or lane")
+def generation_of(
+    start: StartTask, model: ModelDigest, generation: GenerationKey, emitted: tuple[tuple[int, bytes], ...]
+) -> Generate:
+    """What the engine is asked for."""
+    prompt, order = start.prompt, start.order
+    return Generate(
+        generation=generation,
+        model=model,
+        messages=prompt.messages,
+        sampling=prompt.sampling,
+        lane_seed=lane_seed(order.seed, prompt.sampling.choice, start.lane),
+        max_tokens=order.max_tokens,
+        emitted=emitted,
+        key=order.session,
+    )

@@ -1,4 +1,4 @@
-"""Orders to the miner, frames to the client: verified on the way, relayed as they are.
+"""Orders to lane 0's miner, frames to the client: verified on the way, relayed as they are.
 
 One order of a session runs at a time; the others wait in line, each with its own deadline. Every task ends for
 the client in exactly one terminal event: a frame with a signed end, or one TaskFailed.
@@ -16,19 +16,27 @@ from protocol.core.signing import Domain, typed_digest, verify
 from protocol.messages.tasks import (
     AckMessage,
     CancelTask,
+    Continuation,
+    Delivery,
     EndReason,
     FrameMessage,
+    LaneEnded,
+    RelayTask,
     SegmentStart,
     StartTask,
     SubmitTask,
     TaskFailed,
 )
+from protocol.roles.router.hedging import TaskName
 from protocol.roles.router.state import Lease, Measured, Session, Task
 from protocol.session.lifecycle import TERMINAL_CODES, TaskFact, TaskState
-from protocol.session.transcript import LaneVerifier, expect_segment
-
-TaskName = tuple[str, bytes, int]
-"""("task" | "frame", session, task number): a task's own deadline, and the wait for its next frame."""
+from protocol.session.transcript import (
+    LaneVerifier,
+    SegmentExpectation,
+    check_ended,
+    check_resume,
+    expect_segment,
+)
 
 CANCEL_TIMEOUT_MS = 3_000
 """A miner ends a cancelled task within this; less than the client's own patience, so that it learns why."""
@@ -39,6 +47,7 @@ BLAMELESS_CODES = frozenset(("bad_request", "deadline_exceeded"))
 FAILURES_MAX = 4
 """When miners say so often in a row that they failed at an order, with no token in between, it is to blame itself."""
 STALL_FACTOR = 10
+REPORTED_KEPT = 4
 START_OVERHEAD_BYTES = 65_536
 """Room in a StartTask for all but prompt and tokens: signatures, assignment, heads."""
 
@@ -51,21 +60,33 @@ class Relay:
     params: Params
     deadlines: Deadlines[TaskName]
     measured: Callable[[NodeId], Measured]
+    arm: Callable[[Session, Task, Lease, int], None]
+    """Starts the clock for a second start."""
 
     def submit(self, session: Session, message: SubmitTask, now_ms: int) -> list[object]:
         """Take an order, start it or put it in line. Raises RemoteProtocolError for what the client may not send."""
         order = message.order
         verify(typed_digest(self.domain, order), message.signature, session.opening.client, "the order")
+        known = session.tasks.get(order.task)
+        if order.task in session.direct:
+            again = known is not None and order == known.submit.order
+            return self.resubmit(session, known, message.resume, now_ms) if known and again else []
         if order.session != session.id or not session.last_task < order.task <= session.opening.tasks_max:
             raise RemoteProtocolError("order numbers of a session rise, up to its tasks_max")
         session.last_task = order.task
-        task = Task(message)
+        task = Task(message, direct=message.direct)
+        if message.direct:
+            session.direct.add(order.task)
+        if message.resume is not None:
+            check_resume(self.domain, order, 0, message.resume)
+            task.adopt(message.resume)
         refusal = self._refusal(session, message)
         if refusal is not None:
             task.life.take(TaskFact.FAILED)
-            return [self._failed(session, order.task, *refusal)]
+            return self._failed(session, order.task, *refusal)
         task.life.take(TaskFact.ORDERED)
         session.tasks[order.task] = task
+        self._forget_reported(session)
         timeout_ms = min(message.timeout_ms, self.params.task_deadline_ms_max)
         self.deadlines.set(("task", session.id, order.task), now_ms + timeout_ms)
         return self.advance(session, now_ms)
@@ -82,7 +103,7 @@ class Relay:
             return ("bad_request", f"a prompt has at most {self.params.messages_per_prompt_max} messages", 0)
         if sum(len(turn.content.encode()) for turn in prompt.messages) > self.params.prompt_bytes_max:
             return ("bad_request", f"a prompt has at most {self.params.prompt_bytes_max} bytes", 0)
-        if len(session.tasks) >= self.params.tasks_pending_per_session_max:
+        if sum(not task.reported for task in session.tasks.values()) >= self.params.tasks_pending_per_session_max:
             return ("queue_full", "too many orders of this session wait", 1_000)
         return None
 
@@ -96,28 +117,89 @@ class Relay:
 
     def hand_over(self, session: Session, task: Task, lease: Lease, now_ms: int) -> list[object]:
         """Hand a miner an order, or the rest of one that another began. Spec: [CHAIN-TAKEOVER.1]"""
-        order = task.submit.order
-        expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
-        if task.verifier is None:
-            task.verifier = LaneVerifier(self.domain, expected)
-        else:
+        order, assigned = task.submit.order, session.assigned
+        assert assigned is not None
+        if task.direct and task.generation is not None:
+            # What was streamed past this router only the client can say, and it will: it hears of the new miner.
+            return []
+        expected, resume = self._expect(session, task, lease), task.continuation()
+        if task.verifier is not None:
             task.verifier.take_over(expected)
+        else:
+            task.verifier = LaneVerifier(self.domain, expected)
+            if resume is not None:
+                task.verifier.adopt(expected, resume)
+        task.generation = lease.generation
         task.started_ms, task.first_ms = now_ms, None
         # The new miner's credit starts here, whatever acks are on their way to the old one.
         task.acked = task.index
         task.fruitless += 1
-        self.deadlines.set(("frame", session.id, task.number), now_ms + self._begin_patience_ms(task, lease))
+        if not task.direct:
+            self.deadlines.set(("frame", session.id, task.number), now_ms + self._begin_patience_ms(task, lease))
+            self.arm(session, task, lease, now_ms)
         start = StartTask(
-            assignment=lease.assignment,
-            assignment_signature=lease.signature,
+            assignment=assigned.assignment,
+            assignment_signature=assigned.signature,
             order=order,
             signature=task.submit.signature,
             prompt=task.submit.prompt,
             lane=0,
-            timeout_ms=self._left_ms(session, task, now_ms),
-            resume=task.continuation(),
+            timeout_ms=self.left_ms(session, task, now_ms),
+            delivery=Delivery.DIRECT if task.direct else Delivery.RELAYED,
+            resume=resume,
         )
         return [Send(lease.channel, start, key=session.id)]
+
+    def _expect(self, session: Session, task: Task, lease: Lease) -> SegmentExpectation:
+        order = task.submit.order
+        return expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
+
+    def resubmit(self, session: Session, task: Task, resume: Continuation | None, now_ms: int) -> list[object]:
+        """The client has an order's frames no longer from the miner itself, and says how far it came.
+
+        Raises RemoteProtocolError. Spec: [DIRECT-FALLBACK.1]
+        """
+        if not task.direct:
+            return []
+        if resume is not None:
+            check_resume(self.domain, task.submit.order, 0, resume)
+            task.adopt(resume)
+        task.direct, task.reported, lease = False, False, session.lease
+        if lease is None or task.life.state is TaskState.QUEUED:
+            return []
+        if task.generation != lease.generation:
+            return self.hand_over(session, task, lease, now_ms)
+        expected, index = self._expect(session, task, lease), len(task.ids)
+        task.verifier = LaneVerifier(self.domain, expected)
+        if resume is not None:
+            task.verifier.adopt(expected, resume)
+            if task.verifier.head is not None:
+                task.life.take(TaskFact.HEAD)
+        task.acked, task.awaited_ms, task.first_ms = index, now_ms, None
+        task.started_ms = now_ms
+        self.deadlines.set(("frame", session.id, task.number), now_ms + self._begin_patience_ms(task, lease))
+        return [Send(lease.channel, RelayTask(session.id, task.number, index), key=session.id)]
+
+    def ended(self, session: Session, message: LaneEnded, now_ms: int) -> list[object]:
+        """The miner reports the end of an order that it streamed to the client directly.
+
+        Raises RemoteProtocolError. Spec: [LANE-WITHHELD.1]
+        """
+        task, lease = session.tasks.get(message.head.task), session.lease
+        if task is None or lease is None or not task.direct or task.generation != lease.generation:
+            return []
+        check_ended(self.domain, self._expect(session, task, lease), message)
+        task.reported = True
+        self.measured(lease.miner).reported()
+        self.deadlines.clear(("frame", session.id, task.number))
+        return self.advance(session, now_ms)
+
+    def await_first(self, session: Session, task: Task, now_ms: int) -> list[object]:
+        """The miner of a second start goes on alone."""
+        assert session.lease is not None
+        limit_ms = now_ms + self._begin_patience_ms(task, session.lease)
+        self.deadlines.set(("frame", session.id, task.number), limit_ms)
+        return []
 
     def _begin_patience_ms(self, task: Task, lease: Lease) -> int:
         """How long a miner may take to its first frame: ten times what it lately took, more for a longer prompt, and
@@ -134,7 +216,7 @@ class Relay:
         seen, longest_ms = self.measured(lease.miner), self.params.frame_gap_timeout_ms
         return min(max(STALL_FACTOR * seen.gap_ms, self.params.stall_ms_min), longest_ms) if seen.gap_ms else longest_ms
 
-    def _left_ms(self, session: Session, task: Task, now_ms: int) -> int:
+    def left_ms(self, session: Session, task: Task, now_ms: int) -> int:
         at = self.deadlines.at(("task", session.id, task.number))
         return max(1, (at if at is not None else now_ms) - now_ms)
 
@@ -146,9 +228,15 @@ class Relay:
         if task.verifier is None:
             raise RemoteProtocolError("a head for an order that was not handed over")
         task.verifier.begin(message.head)
+        return self.begun(session, task, message)
+
+    def begun(self, session: Session, task: Task, message: SegmentStart) -> list[object]:
+        """A head that holds: the client has it next."""
         task.life.take(TaskFact.HEAD)
         task.heads.append(message.head)
-        return [Send(session.client, message, key=session.id)]
+        # The miner of an order that was to be streamed directly found no stream of the client's.
+        task.direct = False
+        return session.tell(message)
 
     def frame(self, session: Session, message: FrameMessage, now_ms: int) -> list[object]:
         """A frame from the miner. Raises RemoteProtocolError if it does not hold."""
@@ -161,8 +249,9 @@ class Relay:
             raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         task.verifier.take(message)
         task.life.take(_fact_of(message))
-        effects: list[object] = [Send(session.client, message, key=session.id)]
+        effects = session.tell(message)
         self._observe(session, task, message, now_ms)
+        self.deadlines.clear(("hedge", session.id, task.number))
         if message.ids:
             size_max = StartTask.LIMIT_BYTES - self.params.prompt_bytes_max - START_OVERHEAD_BYTES
             task.keep(message, size_max)
@@ -242,6 +331,7 @@ class Relay:
             # On its way while another miner took over.
             return []
         task = session.tasks.get(ack.task)
+        session.acked(ack.task, ack.index)
         if task is not None and task.acked < ack.index <= task.index:
             held = self._waits_for_ack(task)
             task.acked = ack.index
@@ -270,7 +360,7 @@ class Relay:
         """End a task for the client without a signed end, and go on with the next. Spec: [TASK-TERMINAL.1]"""
         task.life.take(TaskFact.FAILED)
         self._drop(session, task)
-        return [self._failed(session, task.number, code, detail, retry_after_ms), *self.advance(session, now_ms)]
+        return [*self._failed(session, task.number, code, detail, retry_after_ms), *self.advance(session, now_ms)]
 
     def suspend(self, session: Session, now_ms: int) -> list[object]:
         """No miner works for the session: nobody's frame is awaited, and what need not or cannot go on ends here."""
@@ -289,9 +379,12 @@ class Relay:
         """End every task of a session that is over."""
         effects: list[object] = []
         for task in list(session.tasks.values()):
+            if task.reported:
+                self._close(session, task)
+                continue
             task.life.take(TaskFact.FAILED)
             self._drop(session, task)
-            effects.append(self._failed(session, task.number, code, detail, 0))
+            effects += self._failed(session, task.number, code, detail, 0)
         return effects
 
     def overdue(self, session: Session, number: int, now_ms: int) -> list[object]:
@@ -299,19 +392,31 @@ class Relay:
         task, lease = session.tasks.get(number), session.lease
         if task is None:
             return []
+        if task.reported:
+            self._close(session, task)
+            return []
         effects: list[object] = []
         if lease is not None and task.life.state is not TaskState.QUEUED:
             effects.append(Send(lease.channel, CancelTask(session.id, number), key=session.id))
         return effects + self.fail(session, task, "deadline_exceeded", "the request's deadline passed", now_ms)
 
+    def _forget_reported(self, session: Session) -> None:
+        """Of orders that were streamed directly and have ended, the latest can still be asked for again."""
+        reported = [task for task in session.tasks.values() if task.reported]
+        for task in reported[:-REPORTED_KEPT]:
+            self._close(session, task)
+
+    def _close(self, session: Session, task: Task) -> None:
+        task.life.take(TaskFact.REPORTED)
+        self._drop(session, task)
+
     def _drop(self, session: Session, task: Task) -> None:
-        self.deadlines.clear(("task", session.id, task.number))
-        self.deadlines.clear(("frame", session.id, task.number))
+        for kind in ("task", "frame", "hedge"):
+            self.deadlines.clear((kind, session.id, task.number))
         session.tasks.pop(task.number, None)
 
-    def _failed(self, session: Session, number: int, code: str, detail: str, retry_after_ms: int) -> Send:
-        failed = TaskFailed(session.id, number, code, detail[:1_024], retry_after_ms)
-        return Send(session.client, failed, key=session.id)
+    def _failed(self, session: Session, number: int, code: str, detail: str, retry_after_ms: int) -> list[object]:
+        return session.tell(TaskFailed(session.id, number, code, detail[:1_024], retry_after_ms))
 
 
 def _fact_of(message: FrameMessage) -> TaskFact:

@@ -1,14 +1,22 @@
 """What a router holds of its clients, sessions and tasks. Data only; the rules are beside it."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from protocol.core.codec import Message
 from protocol.core.ids import Generation, NodeId, SessionId, Signature
-from protocol.core.machine import Channel
+from protocol.core.machine import Channel, Send
 from protocol.messages.envelope import Envelope
-from protocol.messages.sessions import Assignment, Bid, CountersignedBid, SessionOpen
-from protocol.messages.tasks import SEGMENTS_MAX, Continuation, FrameMessage, SegmentHead, SubmitTask
+from protocol.messages.sessions import Assignment, Bid, CountersignedBid, SessionOpen, SignedTerm
+from protocol.messages.tasks import (
+    SEGMENTS_MAX,
+    Continuation,
+    FrameMessage,
+    SegmentHead,
+    SegmentStart,
+    SubmitTask,
+)
 from protocol.session.lifecycle import (
     Lifecycle,
     SessionFact,
@@ -22,6 +30,8 @@ from protocol.session.transcript import LaneVerifier
 
 TOKEN_OVERHEAD_BYTES = 8
 """What a token takes in a Continuation beside its text."""
+KEPT_MESSAGES_MAX = 1_024
+"""Above what a miner can send without an ack, so only a client that lags behind loses the right to resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class RouterSettings:
     """The genesis file's text, shown to clients."""
     numbers: Mapping[SessionId, int] = field(default_factory=dict)
     """The highest assignment number signed for each session that has not expired, from the store."""
+    hedge_bp: int = 500
+    """Share of orders that may be started at a second miner when the first is late; 0: none."""
     rounds_max: int = 64
     """Sessions that are looking for miners at the same time; the others wait in the queue."""
 
@@ -63,6 +75,12 @@ class Task:
     """Times it was handed over since the last token came, the present one included."""
     failures: int = 0
     """Times a miner said that it failed at it since the last token came."""
+    direct: bool = False
+    """Whether its frames go from miner to client, past this router, which knows none of its tokens."""
+    reported: bool = False
+    """Whether the miner has reported its end; the client may still ask for frames that it missed."""
+    generation: Generation | None = None
+    """The lease under which it was last handed over."""
 
     @property
     def number(self) -> int:
@@ -72,13 +90,19 @@ class Task:
     @property
     def index(self) -> int:
         """Tokens relayed so far."""
-        return self.verifier.index if self.verifier is not None else 0
+        return self.verifier.index if self.verifier is not None else len(self.ids)
 
     @property
     def size(self) -> int:
         """How much there is to read before the next token comes: bytes of prompt and answer."""
         prompt = sum(len(turn.content.encode()) for turn in self.submit.prompt.messages)
         return max(1, prompt + sum(map(len, self.texts)))
+
+    def adopt(self, resume: Continuation) -> None:
+        """Go on from what the client has: it was relayed by another router, or not at all."""
+        self.heads, self.ids, self.texts = list(resume.heads), list(resume.ids), list(resume.texts)
+        self.kept_bytes = sum(TOKEN_OVERHEAD_BYTES + len(text) for text in resume.texts)
+        self.verifier, self.resumable = None, True
 
     def keep(self, message: FrameMessage, size_max: int) -> None:
         """Hold what a takeover needs, as long as it can be passed on at all."""
@@ -104,13 +128,20 @@ class Task:
 
 @dataclass(slots=True)
 class Lease:
-    """The slot a miner granted, and the assignment that names it."""
+    """The slot a miner granted."""
 
     miner: NodeId
     channel: Channel
     generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """An assignment as it was signed, with the bid set it names."""
+
     assignment: Assignment
     signature: Signature
+    bid_set: Envelope
 
 
 @dataclass(slots=True)
@@ -120,8 +151,35 @@ class Round:
     bids: dict[NodeId, tuple[Bid, CountersignedBid]] = field(default_factory=dict)
     candidates: list[NodeId] = field(default_factory=list)
     bid_set: Envelope | None = None
-    asked: NodeId | None = None
-    channel: Channel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A miner that was asked for a lease and has not answered."""
+
+    miner: NodeId
+    lane: int
+    hedge: bool = False
+    """Asked while the lane's own miner is still waited for."""
+
+
+@dataclass(slots=True)
+class Hedge:
+    """A second start of the running order, before its first token: who brings one first goes on."""
+
+    lease: Lease
+    assigned: Assigned
+    verifier: LaneVerifier
+    started_ms: int
+    head: SegmentStart | None = None
+
+
+@dataclass(slots=True)
+class Withheld:
+    """What the miner of a lane above 0 works on, and the orders that wait for it."""
+
+    running: Task | None = None
+    waiting: deque[Task] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -131,37 +189,86 @@ class Session:
     id: SessionId
     opening: SessionOpen
     signature: Signature
-    client: Channel
+    client: Channel | None
+    """None while the client's stream is lost."""
     peer: NodeId
     tokens: int
     deadline_ms: int
+    term: SignedTerm | None = None
     life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
     widening: int = 0
     starved: int = 0
     round: Round | None = None
-    lease: Lease | None = None
-    spent: Round | None = None
-    """The round that gave the lease; its remaining candidates are the standbys."""
+    """The auction that is open, or the one that gave the leases: its remaining candidates are the standbys."""
+    asks: dict[Channel, Ask] = field(default_factory=dict)
+    granted: dict[int, Lease] = field(default_factory=dict)
+    """By lane: granted, and not assigned yet."""
+    leases: dict[int, Lease] = field(default_factory=dict)
+    """By lane: assigned."""
+    assigned: Assigned | None = None
+    """The latest assignment."""
+    hedge: Hedge | None = None
+    withheld: dict[int, Withheld] = field(default_factory=dict)
+    """By lane, from 1 on."""
+    tried: set[NodeId] = field(default_factory=set)
+    """Miners of other lanes that were asked to take over lane 0 since it last had a miner."""
     lost: Counter[NodeId] = field(default_factory=Counter)
     """How often miners failed this session: the oftener, the later they are asked again."""
     generations: set[Generation] = field(default_factory=set)
     """Of all its leases: a late ack may name an earlier one."""
     tasks: dict[int, Task] = field(default_factory=dict)
     last_task: int = 0
+    direct: set[int] = field(default_factory=set)
+    """Orders that were to be streamed directly: the client may send each again, to have it relayed."""
+    told: int = 0
+    """Messages to the client so far."""
+    kept: deque[Message] = field(default_factory=deque)
+    """The latest of them: those after the last frame that the client acknowledged."""
 
     @property
     def was_ready(self) -> bool:
         """Whether its client was told of a lease: it may order, even while another miner is looked for."""
-        return self.spent is not None
+        return self.assigned is not None
 
-    def leased_on(self, channel: Channel) -> bool:
-        """Whether the channel carries the present lease."""
-        return self.lease is not None and self.lease.channel == channel
+    @property
+    def lease(self) -> Lease | None:
+        """Of lane 0, the one that is streamed."""
+        return self.leases.get(0)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether its client, should it come back, has something to come back for."""
+        ends = (message for message in self.kept if isinstance(message, FrameMessage) and message.end)
+        return bool(self.tasks) or any(ends)
+
+    def lane_on(self, channel: Channel) -> int | None:
+        """The lane whose present lease a channel carries."""
+        return next((lane for lane, lease in self.leases.items() if lease.channel == channel), None)
+
+    def tell(self, message: Message) -> list[object]:
+        """Send the client a message, and keep it until the client is known to have it. Spec: [RESUME-REPLAY.1]"""
+        self.told += 1
+        self.kept.append(message)
+        if len(self.kept) > KEPT_MESSAGES_MAX:
+            self.kept.popleft()
+        return [] if self.client is None else [Send(self.client, message, key=self.id)]
+
+    def acked(self, task: int, index: int) -> None:
+        """The client has the frame of a task that ends at ``index``, and all that was sent before it."""
+        for place, message in enumerate(self.kept):
+            if (
+                isinstance(message, FrameMessage)
+                and message.task == task
+                and message.first_index + len(message.ids) == index
+            ):
+                for _ in range(place + 1):
+                    self.kept.popleft()
+                return
 
     def running(self) -> Task | None:
-        """The task the miner works on."""
+        """The task that lane 0's miner works on."""
         for task in self.tasks.values():
-            if task.life.state in (TaskState.STARTED, TaskState.STREAMING):
+            if task.life.state in (TaskState.STARTED, TaskState.STREAMING) and not task.reported:
                 return task
         return None
 
@@ -205,6 +312,11 @@ class Measured:
         self.first_token_ms = _smooth(self.first_token_ms, first_token_ms)
         if tokens >= 8 and stream_ms > 0:
             self.tokens_per_second = _smooth(self.tokens_per_second, (tokens - 1) * 1_000 // stream_ms)
+        self.success_bp = (7 * self.success_bp + 10_000) // 8
+
+    def reported(self) -> None:
+        """A task that ended with a signed end, and whose frames did not pass here."""
+        self.tasks += 1
         self.success_bp = (7 * self.success_bp + 10_000) // 8
 
     def failed(self) -> None:

@@ -56,10 +56,10 @@ class ClientWalk(Walk):
 
     def proper(self, data: st.DataObject) -> None:
         machine = self.hand.machine
-        if not machine._routers:
+        if not machine._held.routers:
             self.wish(ConnectRouter(self.handles + 1, ROUTER.node, GENESIS.network_id()), RouterGone)
             return
-        (router,) = machine._routers.values()
+        (router,) = machine._held.routers.values()
         if router.genesis is None:
             self.say(router.channel, RouterHello(ROUTER.node, GENESIS.to_json(), ()))
         elif len(router.sessions) < 2:
@@ -116,7 +116,7 @@ class ClientWalk(Walk):
         if not self.openings:
             return st.just(hello)
         opening = data.draw(st.sampled_from(self.openings))
-        orders = [task.order for task in self.hand.machine._tasks.values()] or [order_of(opening)]
+        orders = [task.order for task in self.hand.machine._held.tasks.values()] or [order_of(opening)]
         stream = stream_of(data.draw(st.sampled_from(orders)))
         ended = SessionEnded(id_of(opening), "no_capacity", "", 1)
         return st.sampled_from([hello, *([ready_of(opening)] * 4), ended, *stream, *stream[:2]])
@@ -139,7 +139,7 @@ class ClientWalk(Walk):
             assert len(ends) == 1 or (end is RouterGone and not ends)
             assert not ends or self.items[handle][-1] is ends[0]
         machine = self.hand.machine
-        assert (len(machine._sessions), len(machine._tasks), machine.next_deadline()) == (0, 0, None)
+        assert (len(machine._held.sessions), len(machine._held.tasks), machine.next_deadline()) == (0, 0, None)
 
     def bounded(self) -> None:
         for items in self.items.values():

@@ -53,8 +53,10 @@ def answer_to(start: StartTask, miner: Key, size: int = 1, total: int = TOTAL) -
 class Story:
     """A session with standbys, and what its client reads: all that is shown is verified, in order, once."""
 
-    def __init__(self, miners: int = 3, params: Params = FAILOVER_PARAMS, bidders: int | None = None) -> None:
-        self.route = Route(miners=miners, params=params)
+    def __init__(
+        self, miners: int = 3, params: Params = FAILOVER_PARAMS, bidders: int | None = None, hedge_bp: int = 0
+    ) -> None:
+        self.route = Route(miners=miners, params=params, hedge_bp=hedge_bp)
         self.client = self.route.client()
         self.opening = opening_of()
         self.bidding = MINERS[: bidders or miners]
@@ -205,6 +207,7 @@ class Story:
     def leave(self) -> None:
         """The client goes; nothing may be left of it."""
         self.did(self.route.tell(ChannelClosed(self.client, "left")))
+        self.wait(self.route.machine._params.resume_window_ms)
         self.route.empty()
         self.wait(2 * 3_600_000)
         assert self.route.machine.next_deadline() is None

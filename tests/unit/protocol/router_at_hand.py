@@ -99,12 +99,14 @@ class Route(Hand):
             machine._sessions,
             machine._rounds_open,
             machine._peers,
-            machine._clients,
-            machine._miners,
+            machine._clients.channels,
+            machine._leasing.miners,
             machine._bidders,
             machine._round_deadlines,
             machine._task_deadlines,
             machine._session_deadlines,
+            machine._lease_deadlines,
+            machine._clients.away,
             machine._queue,
         )
         assert [len(table) for table in held] == [0] * len(held)

@@ -19,7 +19,9 @@ from protocol.messages.sessions import (
     LeaseGrant,
     LeaseRelease,
     OpenSession,
+    ResumeSession,
     SessionEnded,
+    SessionResumed,
 )
 from protocol.messages.tasks import (
     CancelTask,
@@ -27,6 +29,7 @@ from protocol.messages.tasks import (
     SubmitTask,
     TaskFailed,
 )
+from protocol.roles.router.state import KEPT_MESSAGES_MAX
 from protocol.session.lifecycle import SessionState
 from protocol.session.transcript import replay
 from tests.unit.protocol.machines import (
@@ -56,21 +59,23 @@ class RouterWalk(Walk):
 
     def proper(self, data: st.DataObject) -> None:
         machine = self.hand.machine
-        if not machine._clients:
+        if not machine._clients.channels:
             self.join(CLIENT.node, "client")
             return
         opening = data.draw(openings)
         session = machine._sessions.get(id_of(opening))
         if session is None:
-            client = data.draw(st.sampled_from(sorted(machine._clients)))
+            client = data.draw(st.sampled_from(sorted(machine._clients.channels)))
             self.say(client, OpenSession(opening, CLIENT.sign(id_of(opening)), 5_000, 10))
         elif session.life.state is SessionState.BIDDING:
             miner = data.draw(st.sampled_from(MINERS[:3]))
             self.say(self.join(miner.node, "bid"), bid_of(opening, miner, issued_ms=self.hand.now_ms))
-        elif session.life.state is SessionState.LEASING:
+        elif session.life.state is SessionState.LEASING and session.asks:
             answers = [LeaseGrant(session.id, GENERATION, 1_000)] * 3 + [LeaseBusy(session.id, 1, "no")]
-            self.say(session.round.channel, data.draw(st.sampled_from(answers)))
-        elif session.life.state is SessionState.READY and session.running() is None:
+            self.say(data.draw(st.sampled_from(sorted(session.asks))), data.draw(st.sampled_from(answers)))
+        elif session.client is None:
+            self.say(self.join(CLIENT.node, "client"), ResumeSession(session.id, session.told))
+        elif session.life.state in (SessionState.READY, SessionState.RESTING) and session.running() is None:
             self.say(session.client, submit_of(opening, session.last_task + 1))
         elif session.life.state is SessionState.READY:
             self.say(session.lease.channel, self.streamed(session))
@@ -124,9 +129,11 @@ class RouterWalk(Walk):
         )
 
     def received(self, channel: Channel, message: Message) -> None:
-        if channel in self.hand.machine._clients:
+        if channel in self.hand.machine._clients.channels:
             if isinstance(message, OpenSession):
                 self.owed[channel, id_of(message.opening), 0] += 1
+            if isinstance(message, ResumeSession):
+                self.owed[channel, message.session, 0] += 1
             if isinstance(message, SubmitTask):
                 self.owed[channel, message.order.session, message.order.task] += 1
 
@@ -134,6 +141,8 @@ class RouterWalk(Walk):
         super().did(effects)
         for effect in of(effects, Send):
             match effect.message:
+                case SessionResumed():
+                    self._moved(effect.channel, effect.message.session, effects)
                 case SessionEnded():
                     self.owed[effect.channel, effect.message.session, 0] -= 1
                 case TaskFailed() if effect.channel > 0:
@@ -141,14 +150,27 @@ class RouterWalk(Walk):
                 case FrameMessage() if effect.message.end is not None:
                     self.owed[effect.channel, effect.message.session, effect.message.task] -= 1
 
+    def _moved(self, channel: Channel, session: bytes, effects: list[object]) -> None:
+        """What was owed on another stream is owed on this one; an end that was lost there is said again here."""
+        for before, name, task in list(self.owed):
+            if name == session and before != channel:
+                count = self.owed.pop((before, name, task))
+                self.owed[channel, name, task] += count if task else 0
+        for effect in of(effects, Send):
+            match effect.message:
+                case FrameMessage(end=end) if end is not None:
+                    self.owed[channel, session, effect.message.task] += 1
+                case TaskFailed():
+                    self.owed[channel, session, effect.message.task] += 1
+
     def finish(self) -> None:
         """After every deadline nobody is owed anything."""
         self.did(self.hand.wait(4_000_000))
         for (channel, _, _), count in self.owed.items():
             assert count == 0 or (channel in self.dead and count > 0)
         machine = self.hand.machine
-        assert set(machine._peers) == set(machine._clients)
-        machine._clients.clear()
+        assert set(machine._peers) == set(machine._clients.channels)
+        machine._clients.channels.clear()
         machine._peers.clear()
         self.hand.empty()  # type: ignore[attr-defined]
         assert machine.next_deadline() is None
@@ -158,7 +180,8 @@ class RouterWalk(Walk):
         assert len(machine._sessions) <= PARAMS.sessions_per_router_max
         assert len(machine._queue) <= PARAMS.queue_requests_max
         assert len(machine._rounds_open) <= 16
-        assert len(machine._clients) + len(machine._bidders) <= 4 * PARAMS.sessions_per_router_max
-        assert set(machine._miners.values()) <= set(machine._sessions)
+        assert len(machine._clients.channels) + len(machine._bidders) <= 4 * PARAMS.sessions_per_router_max
+        assert set(machine._leasing.miners.values()) <= set(machine._sessions)
         for session in machine._sessions.values():
             assert len(session.tasks) <= PARAMS.tasks_pending_per_session_max
+            assert len(session.kept) <= KEPT_MESSAGES_MAX

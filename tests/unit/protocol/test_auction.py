@@ -294,7 +294,7 @@ def bid_set_of(
 def assignment_of(envelope: Envelope, miner: bytes, **changes: object) -> Assignment:
     """The assignment of one miner under a bid set."""
     digest = envelope_digest(DOMAIN, envelope, BidSet)
-    assignment = Assignment(TERMS.session, 1, ROUTER.node, (miner,), (bytes(24),), digest)
+    assignment = Assignment(TERMS.session, 1, ROUTER.node, (miner,), (b"\x09" * 24,), digest)
     return msgspec.structs.replace(assignment, **changes)
 
 
@@ -366,7 +366,7 @@ def test_a_bid_set_that_does_not_hold_is_named(link: str, complaint: str, make: 
         ("session", {"session": bytes(32)}),
         ("none that the client named", {"router": MINERS[0].node}),
         ("2 miners for 1 lanes", {"miners": (MINERS[0].node, MINERS[1].node)}),
-        ("1 miners for 1 lanes", {"generations": (bytes(24), b"\1" * 24)}),
+        ("1 miners for 1 lanes", {"generations": (b"\2" * 24, b"\1" * 24)}),
         ("another bid set", {"bid_set": bytes(32)}),
         ("of whom there is no usable bid", {"miners": (CLIENT.node,)}),
     ],
@@ -399,7 +399,7 @@ def test_one_lease_cannot_serve_two_lanes() -> None:
         MINERS[0].node,
         session=session_id(DOMAIN, opening),
         miners=(MINERS[0].node, MINERS[1].node),
-        generations=(bytes(24), bytes(24)),
+        generations=(b"\1" * 24, b"\1" * 24),
     )
     with pytest.raises(AuctionError, match="one lease"):
         verify_bid_set(DOMAIN, PARAMS, opening, SEALED, assignment)

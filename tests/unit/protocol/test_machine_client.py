@@ -8,7 +8,7 @@ import pytest
 
 from protocol.core.codec import Message
 from protocol.core.genesis import Genesis
-from protocol.core.machine import ChannelClosed, Close
+from protocol.core.machine import ChannelClosed, Close, Open
 from protocol.core.params import Params
 from protocol.core.signing import typed_digest
 from protocol.messages.envelope import envelope_digest
@@ -39,7 +39,8 @@ from protocol.roles.client import (
     SessionAssigned,
     TaskHead,
 )
-from protocol.roles.client.machine import CANCEL_TIMEOUT_MS, GRACE_MS, HELLO_TIMEOUT_MS
+from protocol.roles.client.machine import HELLO_TIMEOUT_MS
+from protocol.roles.client.tasks import CANCEL_TIMEOUT_MS, GRACE_MS
 from tests.unit.protocol.client_at_hand import HELLO, ROUTER_HANDLE, SESSION_HANDLE, TIMEOUT_MS, Client
 from tests.unit.protocol.machines import (
     DOMAIN,
@@ -52,6 +53,7 @@ from tests.unit.protocol.machines import (
     ROUTER,
     assignment_of,
     bid_set_of,
+    of,
     order_of,
     ready_of,
     sent,
@@ -302,16 +304,21 @@ def test_an_answer_ends_by_its_deadline_or_soon_after_it_is_cancelled(client: Cl
 
 
 @pytest.mark.spec("TASK-TERMINAL.1")
-def test_a_router_that_leaves_ends_everything_once(client: Client) -> None:
+def test_a_router_that_leaves_and_does_not_come_back_ends_everything_once(client: Client) -> None:
     client.ready()
     client.open(5)
     order = client.order(client.ask())
     client.says(*stream_of(order)[:3])
-    client.tell(ChannelClosed(client.channel, "reset"))
+    (again,) = of(client.tell(ChannelClosed(client.channel, "reset")), Open)
+    assert again.peer == ROUTER.node
+    for _ in range(100):
+        client.tell(ChannelClosed(again.channel, "refused"))
+        for retry in of(client.wait(1_000), Open):
+            again = retry
     assert {client.over(handle).code for handle in (ROUTER_HANDLE, SESSION_HANDLE, 3, 5)} == {"router_lost"}
     assert client.machine.next_deadline() is None
-    assert not client.machine._sessions
-    assert not client.machine._tasks
+    assert not client.machine._held.sessions
+    assert not client.machine._held.tasks
 
 
 def test_what_is_out_of_place_ends_the_router(client: Client) -> None:

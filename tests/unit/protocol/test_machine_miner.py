@@ -17,6 +17,7 @@ from protocol.messages.sessions import (
     BidReceipt,
     CloseSession,
     LeaseBusy,
+    LeaseGrant,
     LeaseRelease,
     LeaseRequest,
 )
@@ -170,13 +171,17 @@ def test_a_lease_is_refused(why: str, fields: dict[str, Any], detail: str) -> No
     assert mine.machine.next_deadline() is None
 
 
-def test_a_session_is_leased_once_and_a_stream_carries_one() -> None:
+def test_a_session_holds_one_lease_and_a_stream_carries_one() -> None:
     mine, opening = Mine(), opening_of()
-    first, _ = mine.lease(opening)
+    first, generation = mine.lease(opening)
     channel, effects = mine.request(opening)
-    assert sent(effects, channel) == [LeaseBusy(id_of(opening), 1_000, "the session holds a lease here already")]
+    (grant,) = sent(effects, channel)
+    assert isinstance(grant, LeaseGrant)
+    assert grant.generation != generation
+    assert Close(first) in effects, "the router asked for another lane: the lease before is over"
+    assert mine.machine.slots() == (1, 2)
     second = opening_of(number=1)
-    assert Close(first) in mine.receive(first, LeaseRequest(second, CLIENT.sign(id_of(second)), bytes(32)))
+    assert Close(channel) in mine.receive(channel, LeaseRequest(second, CLIENT.sign(id_of(second)), bytes(32)))
     assert mine.machine.slots() == (2, 2)
 
 

@@ -237,7 +237,7 @@ def test_assignment_numbers_of_a_session_rise_through_restarts_and_are_forgotten
     again.tell(ChannelClosed(client, "left"))
     effects = again.wait(opening.expires_ms + PARAMS.clock_skew_ms_max - again.now_ms)
     assert of(effects, Persist) == [Persist(id_of(opening), ((b"assignment/" + id_of(opening), None),))]
-    assert again.machine._rounds.assignment_numbers == {}
+    assert again.machine._leasing.numbers == {}
     assert again.machine.next_deadline() is None
 
 
@@ -265,7 +265,8 @@ def test_a_client_that_leaves_takes_everything_of_its_with_it(route: Route) -> N
         ("bad_request", {"routers": (MALLORY.node,)}),
         ("bad_request", {"expires_ms": NOW_MS - PARAMS.clock_skew_ms_max}),
         ("bad_request", {"expires_ms": NOW_MS + PARAMS.session_lifetime_ms_max + 1}),
-        ("bad_request", {"lanes": 2}),
+        ("bad_request", {"lanes": PARAMS.lanes_max + 1}),
+        ("no_capacity", {"lanes": 4}),
         ("bad_request", {"tasks_max": 0}),
         ("bad_request", {"tasks_max": PARAMS.tasks_per_session_max + 1}),
         ("model_not_found", {"model": other_model()}),
@@ -320,11 +321,25 @@ def test_a_session_that_waits_gets_the_slot_that_is_released() -> None:
     assert sent(route.receive(channel, LeaseGrant(id_of(other), GENERATION, 1)), second)
 
 
-def test_a_session_is_over_when_it_expires_or_its_miner_says_so() -> None:
+@pytest.mark.spec("LEASE-RENEWAL.1")
+def test_a_session_whose_lease_ran_out_finds_a_miner_again_with_the_next_order() -> None:
     task = Task()
     task.send(task.stream())
     effects = task.route.receive(task.miner, LeaseRelease(id_of(task.opening)))
-    assert [m.code for m in task.ended(effects)] == ["session_expired"]
+    assert task.ended(effects) == []
+    assert Close(task.miner, key=id_of(task.opening)) in effects
+    assert of(task.submit(2), Publish)
+    channel, _ = task.route.asked(task.route.bid(task.opening) + task.route.wait(PARAMS.bid_window_ms))
+    effects = task.route.receive(channel, LeaseGrant(id_of(task.opening), b"\x77" * 24, 1_000))
+    (ready,) = sent(effects, task.client)
+    assert isinstance(ready, SessionReady)
+    assert ready.assignment.number == 2
+    (start,) = sent(effects, channel)
+    assert isinstance(start, StartTask)
+    assert start.order.task == 2
+
+
+def test_a_session_is_over_when_it_expires() -> None:
     route = Route()
     client, opening = route.client(), opening_of()
     lease, _ = route.leased(opening, client)

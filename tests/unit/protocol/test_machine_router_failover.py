@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.core.machine import ChannelClosed, Close, Note, Publish
-from protocol.messages.sessions import LeaseGrant, LeaseRelease, SessionEnded
+from protocol.core.machine import Close, Note, Publish
+from protocol.messages.sessions import CloseSession, LeaseGrant, LeaseRelease, SessionEnded
 from protocol.messages.tasks import CancelTask, EndReason, EndRecord, FrameMessage, SegmentStart, TaskFailed
 from protocol.roles.router.relay import CANCEL_TIMEOUT_MS, FAILURES_MAX
 from protocol.roles.router.rounds import WAKE_MS
@@ -284,12 +284,12 @@ def test_a_session_that_its_client_closes_during_a_failover_leaves_nothing() -> 
         story.stream(3)
         story.lose()
         assert (story.asked is not None) == asked
-        effects = story.did(story.route.tell(ChannelClosed(story.client, "left")))
+        effects = story.did(story.route.receive(story.client, CloseSession(id_of(story.opening))))
         if story.asked is not None:
             assert Close(story.asked[0]) in effects
             late = LeaseGrant(id_of(story.opening), GENERATION, 1_000)
             assert story.route.receive(story.asked[0], late) == []
-        story.route.empty()
+        story.leave()
 
 
 def test_what_the_lost_miner_says_later_is_nobodys() -> None:

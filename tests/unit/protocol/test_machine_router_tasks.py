@@ -1,5 +1,6 @@
 """The router's machine, driven by hand: orders to the miner, frames to the client, one terminal event for each."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -38,7 +39,7 @@ from tests.unit.protocol.machines import (
     stream_of,
     submit_of,
 )
-from tests.unit.protocol.router_at_hand import Task
+from tests.unit.protocol.router_at_hand import Route, Task
 
 # Tasks
 
@@ -173,10 +174,11 @@ def test_an_order_ends_by_its_own_deadline_and_the_next_one_starts() -> None:
     assert task.send([task.stream()[-1]]) == [], "what comes late is nobody's any more"
 
 
-def test_a_client_that_leaves_releases_the_slot() -> None:
-    task = Task()
+def test_a_client_that_leaves_and_does_not_come_back_releases_the_slot() -> None:
+    task = Task(Route(params=replace(PARAMS, resume_window_ms=100)))
     task.send(task.stream()[:3])
-    effects = task.route.tell(ChannelClosed(task.client, "left"))
+    assert task.route.tell(ChannelClosed(task.client, "left")) == []
+    effects = task.route.wait(100)
     assert sent(effects, task.miner) == [LeaseRelease(id_of(task.opening))]
     task.route.empty()
     assert task.send(task.stream()[3:]) == []

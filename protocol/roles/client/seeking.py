@@ -1,0 +1,155 @@
+"""A session whose router is lost: the same router if it comes back, or another one that the session names.
+
+A router that still holds the session sends what was missed. Any other is given the session anew, with the client's
+signed word that it serves it from now on, and every open order with what was verified of its answer: assignment
+numbers carry on, and the next miner begins after the last signed token.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocol.core.ids import NodeId
+from protocol.core.machine import Open, Send
+from protocol.core.signing import typed_digest
+from protocol.messages.sessions import ClientHello, OpenSession, ResumeSession, RouterTerm, SessionResumed, SignedTerm
+from protocol.roles.client.events import Deliver, RouterFound, RouterSought
+from protocol.roles.client.orders import U32_MAX
+from protocol.roles.client.state import Held, Router, Seek, Session
+from protocol.roles.client.tasks import Tasks
+
+SEEK_MS = 15_000
+"""So long a session without a router is kept alive."""
+GREETING_MS = 3_000
+ANSWER_MS = 5_000
+PAUSE_MS = 500
+"""Before all routers are tried once more."""
+TERM_NUMBERS = 1_024
+"""Assignments that a router may sign in its term, whether the client saw them or not."""
+
+End = Callable[[Session, str, str], list[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seeking:
+    """The rules of finding a router again, over what the machine holds."""
+
+    held: Held
+    tasks: Tasks
+    end: End
+
+    def lost(self, session: Session, detail: str, now_ms: int) -> list[object]:
+        """The session's router is gone. Spec: [ROUTER-TERM.1]"""
+        session.router.sessions.pop(session.id, None)
+        said: list[object] = []
+        if session.seek is None:
+            session.seek = Seek(now_ms + SEEK_MS, self._routers(session))
+            said.append(Deliver(session.handle, RouterSought(detail)))
+        return said + self._next(session, now_ms)
+
+    def _next(self, session: Session, now_ms: int) -> list[object]:
+        """Try the next router; after the last one, all again a little later."""
+        seek = session.seek
+        assert seek is not None
+        if now_ms >= seek.until_ms:
+            return self.end(session, "router_lost", "no router of the session answered in time")
+        if not seek.routers:
+            seek.routers = self._routers(session)
+            self._wait(session, min(now_ms + PAUSE_MS, seek.until_ms))
+            return []
+        return self._reach(session, seek.routers.pop(0), now_ms)
+
+    @staticmethod
+    def _routers(session: Session) -> list[NodeId]:
+        """The last one first: it may still hold the session."""
+        named = [NodeId(router) for router in session.opening.routers]
+        at = named.index(session.router.node)
+        return named[at:] + named[:at]
+
+    def _wait(self, session: Session, until_ms: int) -> None:
+        self.held.deadlines.set(("seek", session.handle), until_ms)
+
+    def again(self, session: Session, now_ms: int) -> list[object]:
+        """A pause is over, or a router took too long."""
+        for router in self.held.routers.values():
+            router.awaited_by.pop(session.handle, None)
+            router.sessions.pop(session.id, None)
+        return self._next(session, now_ms)
+
+    def _reach(self, session: Session, node: NodeId, now_ms: int) -> list[object]:
+        router = self.held.routers.get(node)
+        if router is not None and router.genesis is not None:
+            return self.reopen(session, router, now_ms)
+        self._wait(session, now_ms + GREETING_MS)
+        if router is not None:
+            router.awaited_by[session.handle] = None
+            return []
+        channel = self.held.numbers.take()
+        router = Router(int(channel), node, channel, session.router.known.network_id())
+        router.awaited_by[session.handle] = None
+        self.held.routers[node] = self.held.by_channel[channel] = router
+        self.held.deadlines.set(("router", router.handle), now_ms + GREETING_MS)
+        return [Open(channel, node, "client"), Send(channel, ClientHello())]
+
+    def reopen(self, session: Session, router: Router, now_ms: int) -> list[object]:
+        """A router answers: it may hold the session still, or gets it anew."""
+        assert session.seek is not None
+        held_there = router.node == session.router.node and session.seek.resumable and session.assignment is not None
+        session.router = router
+        router.sessions[session.id] = session
+        self._wait(session, now_ms + ANSWER_MS)
+        if held_there:
+            return [Send(router.channel, ResumeSession(session.id, session.received))]
+        return self._open_anew(session)
+
+    def _open_anew(self, session: Session) -> list[object]:
+        """Spec: [ROUTER-TERM.1]"""
+        router = session.router
+        session.received = 0
+        assert session.seek is not None
+        session.seek.resumable = False
+        before = session.term.term.after if session.term is not None else 0
+        last = session.assignment.number if session.assignment is not None else 0
+        term = RouterTerm(session.id, router.node, (max(before, last) // TERM_NUMBERS + 1) * TERM_NUMBERS)
+        session.term = SignedTerm(term, self.held.sign(typed_digest(session.domain, term)))
+        signature = self.held.sign(session.id)
+        timeout_ms = min(session.timeout_ms, U32_MAX, ANSWER_MS)
+        message = OpenSession(session.opening, signature, timeout_ms, min(session.tokens, U32_MAX), session.term)
+        return [Send(router.channel, message)]
+
+    def resumed(self, session: Session, message: SessionResumed, now_ms: int) -> list[object]:
+        """The router held the session: what was missed follows; what it missed is sent again."""
+        effects = self._found(session)
+        for task in list(session.tasks.values()):
+            if task.order.task > message.last_task:
+                effects += self.tasks.submit(task, now_ms)
+            elif not task.direct and task.verifier.head is not None and task.verifier.index > 0:
+                effects += self.tasks.ack(task, session.router.channel)
+            if task.cancelled:
+                effects += self.tasks.send_cancel(task)
+        return effects
+
+    def assigned(self, session: Session, now_ms: int) -> list[object]:
+        """A router that had nothing of the session leased miners for it: it gets every open order."""
+        effects = self._found(session)
+        for task in list(session.tasks.values()):
+            task.direct = False
+            self.held.deadlines.clear(("direct", task.handle))
+            effects += self.tasks.submit(task, now_ms)
+            if task.cancelled:
+                effects += self.tasks.send_cancel(task)
+        return effects
+
+    def refused(self, session: Session, now_ms: int) -> list[object]:
+        """The router does not hold the session, or does not want it."""
+        assert session.seek is not None
+        if session.seek.resumable and session.assignment is not None:
+            session.seek.resumable = False
+            self._wait(session, now_ms + ANSWER_MS)
+            return self._open_anew(session)
+        session.router.sessions.pop(session.id, None)
+        return self._next(session, now_ms)
+
+    def _found(self, session: Session) -> list[object]:
+        session.seek = None
+        self.held.deadlines.clear(("seek", session.handle))
+        return [Deliver(session.handle, RouterFound(session.router.node))]

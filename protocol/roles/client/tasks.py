@@ -1,0 +1,212 @@
+"""Orders out, verified frames in: by the router, or on a stream of the client's own to the miner."""
+
+from dataclasses import dataclass
+
+from protocol.core.errors import RemoteProtocolError, TranscriptError
+from protocol.core.machine import Channel, Send
+from protocol.core.signing import typed_digest
+from protocol.messages.sessions import Assignment
+from protocol.messages.tasks import (
+    CancelTask,
+    EndReason,
+    FrameMessage,
+    LaneEnded,
+    SegmentStart,
+    SubmitTask,
+    TaskOrder,
+)
+from protocol.roles.client.events import AskTask, Deliver, Handle, LaneReported, TaskHead, TaskOver, TaskText
+from protocol.roles.client.orders import find_fault, order_of, prompt_of
+from protocol.roles.client.state import Held, Session, Task
+from protocol.session.lifecycle import TaskFact
+from protocol.session.transcript import (
+    LaneVerifier,
+    SegmentExpectation,
+    check_ended,
+    expect_segment,
+    make_ack,
+)
+
+GRACE_MS = 2_000
+"""How much longer than the router the client waits: the router's own terminal event says more."""
+CANCEL_TIMEOUT_MS = 5_000
+STALL_FACTOR = 10
+WITHHELD_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The rules of orders and frames, over what the machine holds."""
+
+    held: Held
+
+    def ask(self, event: AskTask, now_ms: int) -> list[object]:
+        """Order an answer."""
+        session = self.held.sessions.get(event.session)
+        if session is None or session.assignment is None:
+            return [self._refused(event.handle, "session_expired", "the session is not open")]
+        fault = find_fault(session.router.known.params, event)
+        if fault is not None:
+            return [self._refused(event.handle, "bad_request", fault)]
+        if session.orders >= session.opening.tasks_max:
+            return [self._refused(event.handle, "session_expired", "all orders of the session are used up")]
+        session.orders += 1
+        prompt = prompt_of(event)
+        order = order_of(session, session.orders, event, prompt)
+        task = Task(
+            handle=event.handle,
+            order=order,
+            signature=self.held.sign(typed_digest(session.domain, order)),
+            prompt=prompt,
+            until_ms=now_ms + event.timeout_ms,
+            session=session,
+            verifier=LaneVerifier(session.domain, self._expect(session, order, session.assignment)),
+            direct=session.direct is not None and session.direct.ready,
+        )
+        task.life.take(TaskFact.ORDERED)
+        task.life.take(TaskFact.STARTED)
+        self.held.tasks[event.handle] = session.tasks[order.task] = task
+        if session.opening.lanes > 1:
+            session.withheld[order.task] = order
+            while len(session.withheld) > WITHHELD_MAX:
+                session.withheld.popitem(last=False)
+        self.held.deadlines.set(("task", event.handle), task.until_ms + GRACE_MS)
+        return self.submit(task, now_ms) if session.seek is None else []
+
+    @staticmethod
+    def _refused(handle: Handle, code: str, detail: str) -> Deliver:
+        return Deliver(handle, TaskOver(None, code, detail, 0, 0, 0))
+
+    @staticmethod
+    def _expect(session: Session, order: TaskOrder, assignment: Assignment, lane: int = 0) -> SegmentExpectation:
+        generation, miner = assignment.generations[lane], assignment.miners[lane]
+        return expect_segment(session.domain, order, lane, generation, miner, session.opening.model)
+
+    def submit(self, task: Task, now_ms: int) -> list[object]:
+        """Send the order to the session's router, with what was verified of its answer so far."""
+        left_ms = max(1, task.until_ms - now_ms)
+        if task.direct:
+            self._await_direct(task, now_ms)
+        message = SubmitTask(task.order, task.signature, task.prompt, left_ms, task.direct, task.continuation())
+        return [Send(task.session.router.channel, message)]
+
+    def go_on(self, session: Session, assignment: Assignment, now_ms: int) -> list[object]:
+        """Another miner goes on where the last signed frame ended. Spec: [CHAIN-TAKEOVER.1]"""
+        effects: list[object] = []
+        for task in session.tasks.values():
+            task.verifier.take_over(self._expect(session, task.order, assignment))
+            if task.direct:
+                effects += self.relay(task, now_ms)
+        return effects
+
+    def relay(self, task: Task, now_ms: int) -> list[object]:
+        """What came directly shall come through the router from here on. Spec: [DIRECT-FALLBACK.1]"""
+        task.direct = False
+        self.held.deadlines.clear(("direct", task.handle))
+        self._expect_again(task)
+        return self.submit(task, now_ms) if task.session.seek is None else []
+
+    @staticmethod
+    def _expect_again(task: Task) -> None:
+        """A head without a token is sent again: it is part of no chain yet."""
+        head, assignment = task.verifier.head, task.session.assignment
+        if head is not None and head.start_index == task.verifier.index and assignment is not None:
+            task.verifier.take_over(Tasks._expect(task.session, task.order, assignment))
+
+    def cancel(self, handle: Handle, now_ms: int) -> list[object]:
+        """Stop an answer; its signed end follows."""
+        task = self.held.tasks.get(handle)
+        if task is None:
+            return []
+        task.cancelled = True
+        at, limit = self.held.deadlines.at(("task", handle)), now_ms + CANCEL_TIMEOUT_MS
+        self.held.deadlines.set(("task", handle), limit if at is None else min(at, limit))
+        return self.send_cancel(task) if task.session.seek is None else []
+
+    @staticmethod
+    def send_cancel(task: Task) -> list[object]:
+        """Tell the router."""
+        return [Send(task.session.router.channel, CancelTask(task.session.id, task.order.task))]
+
+    def head(self, task: Task, message: SegmentStart) -> list[object]:
+        """A segment begins. Raises TranscriptError."""
+        task.verifier.begin(message.head)
+        task.life.take(TaskFact.HEAD)
+        task.heads.append(message.head)
+        return [Deliver(task.handle, TaskHead(message.head))]
+
+    def frame(self, task: Task, message: FrameMessage, channel: Channel, now_ms: int) -> list[object]:
+        """Verified tokens. Raises TranscriptError."""
+        task.verifier.take(message)
+        task.frames += 1
+        task.ids += message.ids
+        task.texts += message.texts
+        effects: list[object] = []
+        if message.ids:
+            text = TaskText(message.first_index, message.ids, b"".join(message.texts))
+            effects.append(Deliver(task.handle, text))
+        due = task.verifier.index - task.acked >= task.session.router.known.params.ack_every_tokens
+        if (due or message.end is not None) and task.verifier.index > 0:
+            effects += self.ack(task, channel)
+        if message.end is None:
+            task.life.take(TaskFact.FRAME)
+            if task.direct:
+                self._paced(task, now_ms)
+            return effects
+        fact = TaskFact.CANCELLED_END if message.end.reason is EndReason.CANCELLED else TaskFact.END
+        return effects + self.over(task, fact, "", "", 0)
+
+    def ack(self, task: Task, channel: Channel) -> list[object]:
+        """Acknowledge all that was verified, where it came from. Spec: [ACK-SIGNED.1]"""
+        task.acked = task.verifier.index
+        return [Send(channel, make_ack(task.session.domain, self.held.sign, task.verifier))]
+
+    def _paced(self, task: Task, now_ms: int) -> None:
+        if task.framed_ms is not None:
+            task.gap_ms = max(task.gap_ms, now_ms - task.framed_ms)
+        task.framed_ms = now_ms
+        self._await_direct(task, now_ms)
+
+    def _await_direct(self, task: Task, now_ms: int) -> None:
+        """How long the miner may be silent before the router is asked to find out."""
+        params = task.session.router.known.params
+        patience_ms = params.frame_gap_timeout_ms
+        if task.gap_ms:
+            patience_ms = min(max(STALL_FACTOR * task.gap_ms, params.stall_ms_min), patience_ms)
+        self.held.deadlines.set(("direct", task.handle), now_ms + patience_ms)
+
+    def lane_ended(self, session: Session, message: LaneEnded) -> list[object]:
+        """A lane that was streamed to nobody has ended. Raises RemoteProtocolError if that does not hold."""
+        head, assignment = message.head, session.assignment
+        order = session.withheld.get(head.task)
+        if order is None or assignment is None:
+            return []
+        if not 0 < head.lane < session.opening.lanes:
+            raise RemoteProtocolError("the end of a lane that the session does not have")
+        try:
+            check_ended(session.domain, self._expect(session, order, assignment, head.lane), message)
+        except TranscriptError as error:
+            raise RemoteProtocolError(f"lane {head.lane}: {error}") from error
+        return [Deliver(session.handle, LaneReported(message))]
+
+    def over(self, task: Task, fact: TaskFact, code: str, detail: str, retry_after_ms: int) -> list[object]:
+        """The one terminal item of a task. Spec: [TASK-TERMINAL.1]"""
+        task.life.take(fact)
+        self.held.tasks.pop(task.handle, None)
+        task.session.tasks.pop(task.order.task, None)
+        for kind in ("task", "direct"):
+            self.held.deadlines.clear((kind, task.handle))
+        end = task.verifier.end if fact is not TaskFact.FAILED else None
+        if end is None and code != "transcript_broken" and task.verifier.head is not None:
+            # Whoever is to blame, what was shown is not the whole answer.
+            detail = f"{detail} ({_cut(task.verifier)})"
+        over = TaskOver(end, code, detail, retry_after_ms, task.verifier.index, task.frames)
+        return [Deliver(task.handle, over)]
+
+
+def _cut(verifier: LaneVerifier) -> str:
+    try:
+        verifier.finish()
+    except TranscriptError as error:
+        return str(error)
+    raise AssertionError("a task with a signed end does not fail")

@@ -1,0 +1,220 @@
+"""What a session's miners say and do, and who goes on when one is lost.
+
+Every stream to a miner belongs to one session: it was asked for a lease, holds a lane, or is a second start.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.core.codec import Message
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.machine import Channel, Close, Note
+from protocol.messages.sessions import LeaseBusy, LeaseGrant, LeaseRelease
+from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
+from protocol.roles.router.hedging import Hedging
+from protocol.roles.router.lanes import Lanes
+from protocol.roles.router.leasing import Leasing
+from protocol.roles.router.relay import Relay
+from protocol.roles.router.state import Session
+from protocol.session.lifecycle import SessionFact
+
+
+class Looking(Protocol):
+    """What the machine does for a session whose leases changed."""
+
+    def settle(self, session: Session, now_ms: int) -> list[object]:
+        """Something was granted or refused."""
+
+    def look_on(self, session: Session, now_ms: int) -> None:
+        """Lane 0 has no miner."""
+
+    def starve(self, session: Session, now_ms: int, *, soon: bool) -> list[object]:
+        """Nobody is left in rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miners:
+    """The miners' side of sessions, over state that the machine owns."""
+
+    leasing: Leasing
+    hedging: Hedging
+    relay: Relay
+    lanes: Lanes
+    machine: Looking
+
+    def received(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        """A miner says something. Raises RemoteProtocolError for what has no place here."""
+        if channel in session.asks:
+            return self._answered(session, channel, message, now_ms)
+        if session.hedge is not None and session.hedge.lease.channel == channel:
+            return self._from_hedge(session, message, now_ms)
+        lane = session.lane_on(channel)
+        if lane is None:
+            raise RemoteProtocolError(f"{type(message).__name__} is out of place")
+        if lane > 0:
+            return self._from_withheld(session, lane, message, now_ms)
+        return self._from_streamed(session, message, now_ms)
+
+    def gone(self, session: Session, channel: Channel, reason: str, now_ms: int) -> list[object]:
+        """The stream to a miner is gone."""
+        if channel in session.asks:
+            refused = self.leasing.refused(session, channel, reason, now_ms)
+            return refused + self.machine.settle(session, now_ms)
+        if session.hedge is not None and session.hedge.lease.channel == channel:
+            return self.hedging.drop(session)
+        lane = session.lane_on(channel)
+        if lane is not None:
+            return self.lost(session, lane, f"the miner is gone: {reason}", now_ms)
+        # Granted, and gone before the assignment.
+        granted = next((lane for lane, lease in session.granted.items() if lease.channel == channel), None)
+        if granted is None:
+            return []
+        del session.granted[granted]
+        return self.leasing.fill(session, now_ms) + self.machine.settle(session, now_ms)
+
+    def unanswered(self, kind: str, session: Session, channel: Channel, now_ms: int) -> list[object]:
+        """A miner that was asked for a lease takes long, or too long."""
+        if channel not in session.asks:
+            return []
+        if kind == "hurry":
+            return self.leasing.hurry(session, channel, now_ms)
+        refused = self.leasing.refused(session, channel, "no answer to the lease request", now_ms)
+        return [Close(channel), *refused, *self.machine.settle(session, now_ms)]
+
+    def overdue(self, kind: str, session: Session, number: int, now_ms: int) -> list[object]:
+        """A clock of a task ran out."""
+        if kind == "hedge":
+            return self.hedging.late(session, number, now_ms)
+        if kind == "lane":
+            return self.lost(session, number, "no end of the lane in time", now_ms) if number in session.leases else []
+        if kind != "frame" or session.lease is None:
+            dropped = self.hedging.drop(session) if session.hedge is not None else []
+            return dropped + self.relay.overdue(session, number, now_ms)
+        return self.lost(session, 0, "the miner sent nothing for too long", now_ms)
+
+    def resume(self, session: Session, now_ms: int) -> list[object]:
+        """Miners were leased: they go on with what was running, or start what waits."""
+        task, lease = session.running(), session.lease
+        effects: list[object] = []
+        if task is not None and lease is not None and task.generation != lease.generation:
+            effects += self.relay.hand_over(session, task, lease, now_ms)
+        else:
+            effects += self.relay.advance(session, now_ms)
+        for lane in session.leases:
+            effects += self.lanes.advance(session, lane, now_ms) if lane > 0 else []
+        for lane in range(1, session.opening.lanes):
+            if lane not in session.leases:
+                self.lanes.lost(session, lane)
+        return effects
+
+    # What they say
+
+    def _answered(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        match message:
+            case LeaseGrant():
+                hedge = session.asks[channel].hedge
+                lease = self.leasing.granted(session, channel, message)
+                if lease is None:
+                    self.leasing.forget(channel)
+                    return [Close(channel)]
+                if not hedge:
+                    return self.machine.settle(session, now_ms)
+                task = session.running()
+                left_ms = self.relay.left_ms(session, task, now_ms) if task is not None else 0
+                return self.hedging.granted(session, lease, left_ms, now_ms)
+            case LeaseBusy():
+                refused = self.leasing.refused(session, channel, message, now_ms)
+                return [Close(channel), *refused, *self.machine.settle(session, now_ms)]
+        raise RemoteProtocolError(f"{type(message).__name__} is out of place")
+
+    def _from_streamed(self, session: Session, message: Message, now_ms: int) -> list[object]:
+        match message:
+            case LeaseRelease() if any(not task.reported for task in session.tasks.values()):
+                return self.lost(session, 0, "the miner ended the lease with work left", now_ms)
+            case LeaseRelease():
+                return self._rest(session)
+            case SegmentStart():
+                return self.relay.head(session, message)
+            case FrameMessage():
+                effects = self.relay.frame(session, message, now_ms)
+                return effects if session.hedge is None else effects + self.hedging.drop(session)
+            case LaneEnded():
+                return self.relay.ended(session, message, now_ms)
+            case TaskFailed() if self.relay.another_may_do_better(session, message):
+                return self.lost(session, 0, f"the miner failed: {message.code}", now_ms)
+            case TaskFailed():
+                dropped = self.hedging.drop(session)
+                return dropped + self.relay.miner_failed(session, message, now_ms)
+        raise RemoteProtocolError(f"{type(message).__name__} is out of place")
+
+    def _from_withheld(self, session: Session, lane: int, message: Message, now_ms: int) -> list[object]:
+        match message:
+            case LaneEnded():
+                return self.lanes.ended(session, lane, message, now_ms)
+            case TaskFailed():
+                return self.lanes.failed(session, lane, message, now_ms)
+            case LeaseRelease():
+                return self.lost(session, lane, "the miner ended the lease", now_ms)
+        raise RemoteProtocolError(f"{type(message).__name__} is out of place")
+
+    def _from_hedge(self, session: Session, message: Message, now_ms: int) -> list[object]:
+        task = session.running()
+        match message:
+            case SegmentStart() | FrameMessage() if task is None:
+                return self.hedging.drop(session)
+            case SegmentStart():
+                self.hedging.head(session, message)
+                return []
+            case FrameMessage():
+                return self._promote(session, now_ms) + self.relay.frame(session, message, now_ms)
+        return self.hedging.drop(session)
+
+    def _promote(self, session: Session, now_ms: int) -> list[object]:
+        assert session.hedge is not None
+        head = session.hedge.head
+        effects = self.hedging.promote(session, now_ms)
+        task = session.running()
+        if head is not None and task is not None:
+            effects += self.relay.begun(session, task, head)
+        return effects
+
+    def _rest(self, session: Session) -> list[object]:
+        """Nothing was asked for so long that the miner wants its slot back; the next order finds another.
+
+        Spec: [LEASE-RENEWAL.1]
+        """
+        session.life.take(SessionFact.RESTED)
+        return self.leasing.release_all(session)
+
+    # Failover
+
+    def lost(self, session: Session, lane: int, why: str, now_ms: int) -> list[object]:
+        """A lane's miner is lost: the next takes over, in lane 0 after the last signed token.
+
+        Spec: [FAILOVER-NEXT.1]
+        """
+        lease = session.leases[lane]
+        effects: list[object] = [Note("router.fail-over", (("miner", lease.miner.hex()), ("why", why)))]
+        if lane > 0:
+            del session.leases[lane]
+            self.lanes.lost(session, lane)
+            session.lost[lease.miner] += 1
+            return effects + self.leasing.drop(session, lease) + self.leasing.fill(session, now_ms)
+        task = session.running()
+        if task is not None:
+            self.relay.measured(lease.miner).failed()
+        if session.hedge is not None and task is not None:
+            session.lost[lease.miner] += 1
+            promoted = self._promote(session, now_ms)
+            return effects + promoted + self.relay.await_first(session, task, now_ms)
+        effects += self.leasing.drop(session, lease)
+        del session.leases[0]
+        session.lost[lease.miner] += 1
+        session.life.take(SessionFact.LOST)
+        self.machine.look_on(session, now_ms)
+        effects += self.leasing.withdraw(session) + self.leasing.fill(session, now_ms)
+        if self.leasing.barren(session):
+            # Nobody was asked in vain: no reason for a long pause. A miner that only stalled hears that its slot is
+            # free.
+            effects += self.machine.starve(session, now_ms, soon=not session.starved)
+        return effects + self.relay.suspend(session, now_ms)
