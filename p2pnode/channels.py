@@ -2,7 +2,8 @@
 
 What a machine sends is encoded and handed to the stream at once; what the stream cannot take waits in a bounded
 outbox. A peer that reads too slowly to keep it within bounds loses the stream, never the node its memory. What
-arrives is decoded here: bytes that are no message end the stream.
+arrives is decoded here: bytes that are no message end the stream. What waits is bounded for each stream, for each
+peer, and for all of them together.
 """
 
 from collections import deque
@@ -11,6 +12,7 @@ from itertools import count
 
 import trio
 
+from p2pnode.transport.holdings import Holdings
 from p2pnode.transport.seam import Stream, StreamClosed, Transport, TransportError
 from protocol.core.codec import Message, decode, encode
 from protocol.core.errors import DecodeError
@@ -19,6 +21,9 @@ from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Receive
 
 OUTBOX_MESSAGES_MAX = 1_024
 OUTBOX_BYTES_MAX = 4 << 20
+PEER_BYTES_MAX = 16 << 20
+WAITING_BYTES_MAX = 32 << 20
+"""Over all channels; beyond it the peer for whom most waits loses its fullest one."""
 OPEN_TIMEOUT_MS = 5_000
 DRAIN_S = 10.0
 """What was sent before a Close may take this long to leave; then the stream is reset."""
@@ -40,7 +45,9 @@ Dispatch = Callable[[object], None]
 class _Outbox:
     """Frames on their way out of one channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel, peer: NodeId) -> None:
+        self.channel = channel
+        self.peer = peer
         self.frames: deque[tuple[bytes, bool]] = deque()
         self.bytes = 0
         self.stream: Stream | None = None
@@ -70,6 +77,9 @@ class Channels:
         self._numbers = count(1)
         self._sent: deque[tuple[float, Channel, _Outbox]] = deque()
         self._sent_wake = trio.Event()
+        self._waiting = Holdings[_Outbox](
+            total_max=WAITING_BYTES_MAX, per_peer_max=PEER_BYTES_MAX, drop=self._reads_too_slowly
+        )
         nursery.start_soon(self._run_reports)
 
     def __len__(self) -> int:
@@ -77,7 +87,7 @@ class Channels:
 
     def open(self, channel: Channel, peer: NodeId, protocol: str) -> None:
         """Open an outbound stream; what is sent before it stands waits in the outbox."""
-        outbox = self._outboxes[channel] = _Outbox()
+        outbox = self._outboxes[channel] = _Outbox(channel, peer)
         self._nursery.start_soon(self._run_outbound, channel, peer, protocol, outbox)
 
     def send(self, channel: Channel, message: Message, report: bool) -> None:
@@ -95,8 +105,10 @@ class Channels:
             except TransportError as error:
                 self._lost(channel, outbox, str(error))
                 return
-        if not outbox.put(frame, report):
-            self._lost(channel, outbox, "the peer reads too slowly")
+        if outbox.put(frame, report):
+            self._waiting.hold(outbox.peer, outbox, outbox.bytes)
+        else:
+            self._reads_too_slowly(outbox)
 
     def close(self, channel: Channel) -> None:
         """Close after what is queued was sent."""
@@ -108,8 +120,8 @@ class Channels:
 
     async def serve(self, protocol: str, stream: Stream) -> None:
         """Run an inbound stream as a channel until either side ends it."""
-        channel, outbox = Channel(next(self._numbers)), _Outbox()
-        self._outboxes[channel] = outbox
+        channel = Channel(next(self._numbers))
+        outbox = self._outboxes[channel] = _Outbox(channel, stream.peer)
         self._dispatch(ChannelOpened(channel, stream.peer, protocol))
         await self._run(channel, stream, outbox)
 
@@ -118,6 +130,7 @@ class Channels:
             stream = await self._transport.open_stream(peer, protocol, timeout_ms=OPEN_TIMEOUT_MS)
         except TransportError as error:
             self._lost(channel, outbox, str(error))
+            self._waiting.hold(peer, outbox, 0)
             return
         await self._run(channel, stream, outbox)
 
@@ -130,6 +143,7 @@ class Channels:
                     await self._send(channel, stream, outbox)
                     nursery.cancel_scope.cancel()
         finally:
+            self._waiting.hold(outbox.peer, outbox, 0)
             with trio.CancelScope(shield=True), trio.move_on_after(2):
                 await (stream.reset() if outbox.dead or outbox.frames else stream.close())
 
@@ -144,6 +158,7 @@ class Channels:
                     return
                 outbox.frames.popleft()
                 outbox.bytes -= len(frame)
+                self._waiting.hold(outbox.peer, outbox, outbox.bytes)
                 self._was_sent(channel, outbox, report)
             if outbox.closing:
                 return
@@ -188,6 +203,9 @@ class Channels:
                 return
             if not outbox.closing:
                 self._dispatch(Received(channel, message))
+
+    def _reads_too_slowly(self, outbox: _Outbox) -> None:
+        self._lost(outbox.channel, outbox, "the peer reads too slowly")
 
     def _lost(self, channel: Channel, outbox: _Outbox, reason: str) -> None:
         """The channel ended by itself: tell the machine once, and stop both tasks."""

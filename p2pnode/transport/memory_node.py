@@ -136,7 +136,8 @@ class MemoryTransport:
     def on_gossip(self, gossip: Gossip, number: int) -> None:
         """A peer handed over a message."""
         message = (gossip.origin, number)
-        if message in self._seen or not self.topics.admit_forwarder(gossip.topic, gossip.forwarder):
+        speaks = gossip.origin == gossip.forwarder
+        if message in self._seen or not self.topics.admit_forwarder(gossip.topic, gossip.forwarder, speaks=speaks):
             return
         self._remember(message)
         if self.topics.judge(gossip):

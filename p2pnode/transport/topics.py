@@ -70,10 +70,10 @@ class Topics:
 
     # --- inbound
 
-    def admit_forwarder(self, topic: str, forwarder: NodeId) -> bool:
-        """Whether to look at a message of the topic at all."""
+    def admit_forwarder(self, topic: str, forwarder: NodeId, *, speaks: bool) -> bool:
+        """Whether to look at a message of the topic at all; ``speaks``: its forwarder claims to have written it."""
         state = self._joined.get(topic)
-        return state is not None and state.admission.admit_forwarder(forwarder, trio.current_time())
+        return state is not None and state.admission.admit_forwarder(forwarder, trio.current_time(), speaks=speaks)
 
     def judge(self, gossip: Gossip) -> bool:
         """Admit, check and deliver a message whose origin is authenticated; whether to forward it. Never raises."""
@@ -81,7 +81,7 @@ class Topics:
         if state is None or len(gossip.data) > GOSSIP_BYTES_MAX:
             return False
         counts = state.admission.counts
-        if not state.admission.admit_origin(gossip.origin, trio.current_time()):
+        if not state.admission.admit_origin(gossip.origin, gossip.forwarder, trio.current_time()):
             return False  # the flood is its origin's fault, not the forwarder's
         try:
             verdict = state.check(gossip.forwarder, gossip.origin, gossip.data)

@@ -6,6 +6,7 @@ import sys
 BENCHES = {
     "chaos": "answers whose miner is killed, frozen, slowed or cut off in the middle",
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
+    "flood": "honest first tokens and a node's memory before, during and after each attack at the seam",
     "idle": "memory and CPU of a node that has nothing to do",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",
 }

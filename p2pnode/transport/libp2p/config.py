@@ -48,6 +48,9 @@ class Libp2pConfig:
     inbound_streams_per_peer: int = 256
     first_frame_s: float = 10.0
     """An inbound stream that has not named its protocol, or sent its first frame, by then is reset."""
+    unfinished_bytes: int = 64 << 20
+    """Frames of which some has come and the rest not yet, over all inbound streams; whose most is pays for more."""
+    unfinished_bytes_per_peer: int = 16 << 20
     frame_s: float = 30.0
     """A frame that was begun is whole by then, or its stream is reset."""
     idle_s: float = 900.0

@@ -1,12 +1,14 @@
 """Frames on a muxed stream: a length of four bytes, big-endian, and that many bytes.
 
 The length is checked before anything is buffered for it; a frame of usual size costs one queue entry to send and
-one slice to receive.
+one slice to receive. A stream's window is given back as its bytes are read into the frame they belong to, or a frame
+larger than the window could not come at all: so what is held of frames that are not whole is counted apart.
 """
 
 import trio
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
 
+from p2pnode.transport.holdings import Holdings
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.muxed_stream import MuxedStream
 from p2pnode.transport.seam import FrameTooLarge, StreamClosed, StreamTimeout
@@ -19,17 +21,38 @@ _READ_BYTES = 64 * 1024
 class FramedStream:
     """The seam's Stream over libp2p."""
 
-    __slots__ = ("_buffer", "_closed", "_config", "_inbound", "_limit", "_muxed", "_received", "_send_turn", "peer")
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_config",
+        "_held",
+        "_inbound",
+        "_limit",
+        "_muxed",
+        "_received",
+        "_send_turn",
+        "_unfinished",
+        "peer",
+    )
 
     def __init__(
-        self, muxed: MuxedStream, peer: NodeId, frame_bytes_max: int, config: Libp2pConfig, *, inbound: bool
+        self,
+        muxed: MuxedStream,
+        peer: NodeId,
+        frame_bytes_max: int,
+        config: Libp2pConfig,
+        unfinished: Holdings[MuxedStream],
+        *,
+        inbound: bool,
     ) -> None:
         self.peer = peer
         self._muxed = muxed
         self._limit = frame_bytes_max
         self._config = config
+        self._unfinished = unfinished
         self._inbound = inbound
         self._buffer = bytearray()
+        self._held = 0
         self._received = False
         self._closed = False
         self._send_turn = trio.Lock()
@@ -89,6 +112,7 @@ class FramedStream:
                     scope.deadline = min(scope.deadline, trio.current_time() + self._config.frame_s)
         if scope.cancelled_caught or frame is None:
             self._muxed.abort()
+            self._hold(0)
             raise StreamClosed("the peer kept the stream waiting too long; it was reset", clean=False)
         return frame
 
@@ -102,13 +126,24 @@ class FramedStream:
             raise self._gone(error) from error
 
     def _next(self) -> bytes | None:
-        """Cut the next whole frame off the buffer."""
+        """Cut the next whole frame off the buffer, and account for the beginning of one that is not."""
+        frame = self._cut()
+        self._hold(len(self._buffer) if frame is None else 0)
+        return frame
+
+    def _hold(self, size: int) -> None:
+        if size != self._held:
+            self._held = size
+            self._unfinished.hold(self.peer, self._muxed, size)
+
+    def _cut(self) -> bytes | None:
         if len(self._buffer) < _LENGTH_BYTES:
             return None
         size = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
         if size > self._limit:
             self._muxed.abort()
             self._buffer.clear()
+            self._hold(0)
             raise FrameTooLarge(f"the peer announced a frame of {size} bytes; this stream carries {self._limit}")
         end = _LENGTH_BYTES + size
         if len(self._buffer) < end:
@@ -128,15 +163,18 @@ class FramedStream:
 
     async def close(self) -> None:
         self._closed = True
+        self._hold(0)
         self._muxed.abandon()
         await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
         self._closed = True
+        self._hold(0)
         self._muxed.abort()
         await trio.lowlevel.checkpoint()
 
     def _gone(self, error: MuxedStreamError) -> StreamClosed:
+        self._hold(0)
         if self._closed:
             return StreamClosed("the stream was closed on this side", clean=True)
         if isinstance(error, MuxedStreamEOF):

@@ -11,6 +11,7 @@ from libp2p.network.stream.net_stream import NetStream, StreamState
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 
 from p2pnode.identity import node_id_of_peer_id
+from p2pnode.transport.holdings import Holdings
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.framed import FramedStream
 from p2pnode.transport.libp2p.muxed_stream import MuxedStream
@@ -33,8 +34,9 @@ class _Served:
 class InboundStreams:
     """Our handlers by protocol id, beside libp2p's own; each stream runs in a task of ``nursery``."""
 
-    def __init__(self, config: Libp2pConfig) -> None:
+    def __init__(self, config: Libp2pConfig, unfinished: Holdings[MuxedStream]) -> None:
         self._config = config
+        self._unfinished = unfinished
         self._served: dict[str, _Served] = {}
         self._open: Counter[NodeId] = Counter()
         self._library_open: Counter[NodeId] = Counter()
@@ -84,7 +86,7 @@ class InboundStreams:
 
     async def _run_ours(self, stream: MuxedStream, peer: NodeId, protocol: str) -> None:
         served = self._served[protocol]
-        framed = FramedStream(stream, peer, served.frame_bytes_max, self._config, inbound=True)
+        framed = FramedStream(stream, peer, served.frame_bytes_max, self._config, self._unfinished, inbound=True)
         try:
             await served.handler(framed)
         except TransportError as error:
@@ -93,6 +95,8 @@ class InboundStreams:
         except Exception:
             log.exception("bug: the handler of %s raised", protocol)
             stream.abort()
+        finally:
+            self._unfinished.hold(peer, stream, 0)  # whatever the handler left behind
 
     async def _run_library(self, stream: MuxedStream, peer: NodeId, protocol: str) -> None:
         assert self.host is not None

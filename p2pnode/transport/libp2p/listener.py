@@ -35,7 +35,8 @@ class Listener:
     def __init__(self, config: Libp2pConfig, upgrade: Upgrade) -> None:
         self._config = config
         self._upgrade = upgrade
-        self._handshakes: Counter[str] = Counter()
+        self._handshakes: dict[trio.CancelScope, str] = {}
+        """Who has not said who they are, by their address; the longest first."""
         self._connections: Counter[str] = Counter()
         self.addresses: list[Address] = []
         self.refused = 0
@@ -67,41 +68,52 @@ class Listener:
             ip = str(stream.socket.getpeername()[0])
         except OSError:
             return
-        if not self._admits(ip):
+        if not _is_local(ip) and self._connections[ip] >= self._config.connections_per_ip:
             self.refused += 1
             return
-        self._handshakes[ip] += 1
+        self._make_room(ip)
+        scope = trio.CancelScope(deadline=trio.current_time() + self._config.handshake_s)
+        self._handshakes[scope] = ip
         self._connections[ip] += 1
-        waiting = True
-
-        def done_waiting() -> None:
-            nonlocal waiting
-            if waiting:
-                waiting = False
-                _decrement(self._handshakes, ip)
-
         try:
-            with trio.CancelScope(deadline=trio.current_time() + self._config.handshake_s) as scope:
-                await self._serve_admitted(stream, scope, done_waiting)
+            with scope:
+                await self._serve_admitted(stream, scope)
         except Exception as error:  # garbage, half handshakes, refused peers: ordinary on a public port
             log.debug("inbound connection from %s: %r", ip, error)
         finally:
-            done_waiting()
+            self._handshakes.pop(scope, None)
             _decrement(self._connections, ip)
             with trio.CancelScope(shield=True), trio.move_on_after(1.0):
                 await trio.aclose_forcefully(stream)
 
-    def _admits(self, ip: str) -> bool:
-        if self._handshakes.total() >= self._config.handshakes:
-            return False
-        if _is_local(ip):
-            return True
-        per_ip = max(1, int(self._config.handshakes * _HANDSHAKES_PER_IP_SHARE))
-        return self._handshakes[ip] < per_ip and self._connections[ip] < self._config.connections_per_ip
+    @property
+    def handshakes(self) -> int:
+        """Inbound connections that have not yet said who they are."""
+        return len(self._handshakes)
 
-    async def _serve_admitted(
-        self, stream: trio.SocketStream, scope: trio.CancelScope, done_waiting: Callable[[], None]
-    ) -> None:
+    def _make_room(self, ip: str) -> None:
+        """Hang up on whoever has kept us waiting longest: on one of the same address if it has its share already.
+
+        Refusing who comes instead would leave the door to those who stand in it: an honest handshake takes some 50 ms,
+        a silent socket holds its place for seconds.
+        """
+        waiting: list[trio.CancelScope] = []
+        if not _is_local(ip):
+            of_ip = [scope for scope, other in self._handshakes.items() if other == ip]
+            waiting = of_ip if len(of_ip) >= max(1, int(self._config.handshakes * _HANDSHAKES_PER_IP_SHARE)) else []
+        if not waiting and len(self._handshakes) >= self._config.handshakes:
+            waiting = list(self._handshakes)
+        if waiting:
+            self.refused += 1
+            del self._handshakes[waiting[0]]
+            waiting[0].cancel()
+
+    def _stands(self, scope: trio.CancelScope) -> None:
+        """The connection said who it is: it may last."""
+        if self._handshakes.pop(scope, None) is not None:
+            scope.deadline = float("inf")
+
+    async def _serve_admitted(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         head = b""
         while len(head) < 3:
             piece = await stream.receive_some(4096)
@@ -110,8 +122,7 @@ class Listener:
             head += piece
         if head.startswith(b"\x13/m"):
             muxer = await self._upgrade(RawConnection(Wire(stream, head), False))
-            scope.deadline = float("inf")
-            done_waiting()
+            self._stands(scope)
             await muxer.event_closed.wait()
         elif head.startswith(b"GET"):
             async with trio.open_nursery() as nursery:
@@ -124,8 +135,7 @@ class Listener:
                 websocket = await request.accept()
                 remote = stream.socket.getpeername()[:2]
                 muxer = await self._upgrade(RawConnection(WebSocketWire(websocket, remote), False))
-                scope.deadline = float("inf")
-                done_waiting()
+                self._stands(scope)
                 await muxer.event_closed.wait()
                 nursery.cancel_scope.cancel()
 

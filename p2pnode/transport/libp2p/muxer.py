@@ -284,7 +284,7 @@ class Muxer(IMuxedConn):
         stream.buffer += body
         self.buffered += len(body)
         if self.buffered > self.limits.buffered_bytes:
-            log.warning("stream %d of %s reset: too much unread on its connection", stream.stream_id, self.peer_id)
+            log.debug("stream %d of %s reset: too much unread on its connection", stream.stream_id, self.peer_id)
             stream.abort()
         else:
             stream.wake_reader()

@@ -39,6 +39,8 @@ _OUTBOUND_BYTES_MAX: Final = 4 << 20
 _OUTBOUND_COUNT_MAX: Final = 4096
 _SEEN_MAX: Final = 65_536
 _SEEN_S: Final = 120.0
+_SEQNO_BYTES: Final = 8
+_AUTHORS_MAX: Final = 16_384
 _IDS_PER_CONTROL_MAX: Final = 512
 _ANSWERS_PER_IWANT_MAX: Final = 64
 _PRUNE_BACKOFF_S_MAX: Final = 3600
@@ -50,13 +52,20 @@ class BadRpc(Exception):
 
 
 class SeenIds:
-    """Message ids seen in the last two minutes; bounded, and without the library's thread."""
+    """Message ids seen in the last two minutes; bounded, and without the library's thread.
+
+    Trap: what is forgotten could be replayed, in its author's name and at the cost of its author's share. An author's
+    sequence numbers only rise, also over its restarts (they start at the nanosecond), so of each author the highest
+    number that was forgotten is kept, and nothing up to it is taken again.
+    """
 
     def __init__(self) -> None:
         self._seen: OrderedDict[bytes, float] = OrderedDict()
+        self._forgotten: OrderedDict[bytes, bytes] = OrderedDict()
 
     def has(self, key: bytes) -> bool:
-        return key in self._seen
+        """Whether an id was seen: now, or so long ago that it is no more than remembered to be old."""
+        return key in self._seen or key[-_SEQNO_BYTES:] <= self._forgotten.get(key[:-_SEQNO_BYTES], b"")
 
     def add(self, key: bytes) -> bool:
         now = time.monotonic()
@@ -67,7 +76,14 @@ class SeenIds:
             if len(self._seen) <= _SEEN_MAX and now - self._seen[oldest] < _SEEN_S:
                 break
             del self._seen[oldest]
+            self._forget(oldest[:-_SEQNO_BYTES], oldest[-_SEQNO_BYTES:])
         return fresh
+
+    def _forget(self, author: bytes, seqno: bytes) -> None:
+        self._forgotten[author] = max(seqno, self._forgotten.get(author, b""))
+        self._forgotten.move_to_end(author)
+        if len(self._forgotten) > _AUTHORS_MAX:
+            self._forgotten.popitem(last=False)
 
     def stop(self) -> None:
         """Nothing to stop."""
@@ -156,7 +172,7 @@ class NodePubsub(Pubsub):
         try:
             await self._read_rpcs(muxed, peer)
         except BadRpc as error:
-            log.warning("pubsub stream of %s reset: %s", peer, error)
+            log.debug("pubsub stream of %s reset: %s", peer, error)  # as often as a peer likes
             muxed.abort()
         except MuxedStreamError:
             pass  # the peer ended the stream
@@ -210,7 +226,9 @@ class NodePubsub(Pubsub):
         if len(message.seqno) != 8 or len(message.from_id) != 39 or len(message.signature) > 80:
             return
         message_id = message.from_id + message.seqno
-        if self.seen_messages.has(message_id) or not self._topics.admit_forwarder(topics[0], forwarder):
+        if self.seen_messages.has(message_id):
+            return
+        if not self._topics.admit_forwarder(topics[0], forwarder, speaks=message.from_id == peer.to_bytes()):
             return
         author = _author(bytes(message.from_id))
         if author is None or message.from_id == self.my_id.to_bytes() or not _signature_holds(message, author[1]):

@@ -18,6 +18,7 @@ from trio_typing import TaskStatus
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.transport.address import Address, parse_address
 from p2pnode.transport.address_book import AddressBook
+from p2pnode.transport.holdings import Holdings
 from p2pnode.transport.libp2p import hardening
 from p2pnode.transport.libp2p.config import Libp2pConfig
 from p2pnode.transport.libp2p.dialer import Dialer
@@ -27,6 +28,7 @@ from p2pnode.transport.libp2p.inbound import InboundStreams
 from p2pnode.transport.libp2p.links import Links
 from p2pnode.transport.libp2p.listener import Listener
 from p2pnode.transport.libp2p.mdns import mdns
+from p2pnode.transport.libp2p.muxed_stream import MuxedStream
 from p2pnode.transport.libp2p.muxer import Muxer
 from p2pnode.transport.libp2p.negotiation import propose
 from p2pnode.transport.libp2p.pubsub import NodeGossipSub, NodePubsub
@@ -60,7 +62,12 @@ class Libp2pTransport:
         self._key, self._config = key, config
         self.book = AddressBook(config.book_path)
         self.links = Links(total_max=config.connections, per_peer_max=config.connections_per_peer)
-        self.inbound = InboundStreams(config)
+        self.unfinished = Holdings[MuxedStream](
+            total_max=config.unfinished_bytes,
+            per_peer_max=config.unfinished_bytes_per_peer,
+            drop=MuxedStream.abort,
+        )
+        self.inbound = InboundStreams(config, self.unfinished)
         self.listener = Listener(config, self._upgrade_inbound)
         self.topics = Topics(config.topic_rates, config.topic_rate_default, config.allow, config.publish_wait_s)
         host, swarm = build_host(
@@ -123,7 +130,7 @@ class Libp2pTransport:
         except BaseException:
             stream.abort()
             raise
-        return FramedStream(stream, peer, frame_bytes_max, self._config, inbound=False)
+        return FramedStream(stream, peer, frame_bytes_max, self._config, self.unfinished, inbound=False)
 
     async def connect(self, address: str, *, timeout_ms: int = 10_000) -> NodeId:
         parsed = _parse(address)

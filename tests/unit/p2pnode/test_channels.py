@@ -8,7 +8,15 @@ import pytest
 import trio
 import trio.testing
 
-from p2pnode.channels import DRAIN_S, OPEN_TIMEOUT_MS, OUTBOX_MESSAGES_MAX, REPORT_PAUSE_S_MAX, Channels
+from p2pnode.channels import (
+    DRAIN_S,
+    OPEN_TIMEOUT_MS,
+    OUTBOX_BYTES_MAX,
+    OUTBOX_MESSAGES_MAX,
+    PEER_BYTES_MAX,
+    REPORT_PAUSE_S_MAX,
+    Channels,
+)
 from p2pnode.transport.memory import MemoryNetwork
 from p2pnode.transport.memory_node import MemoryTransport
 from p2pnode.transport.seam import Stream, StreamClosed
@@ -18,7 +26,7 @@ from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Receive
 from protocol.messages.sessions import ClientHello, CloseSession, RouterHello
 from tests.unit.protocol.keys import key
 
-ALICE, BOB = key(1).node, key(2).node
+ALICE, BOB, CAROL = key(1).node, key(2).node, key(3).node
 OUT = Channel(-1)
 LARGE = RouterHello(BOB, "x" * 65_000, ())
 Handler = Callable[[Stream], Awaitable[None]]
@@ -171,6 +179,40 @@ async def test_a_peer_that_reads_too_slowly_loses_the_stream_once(autojump_clock
             await settle()
             assert at.alice.events == [ChannelClosed(OUT, "the peer reads too slowly")]
             assert most
+
+
+async def test_many_streams_that_are_read_too_slowly_are_bounded_together(autojump_clock: trio.abc.Clock) -> None:
+    """Each of them is within its own bound, and the node would hold four thousand times that."""
+    async with wire(deaf) as at:
+        asked = 2 * PEER_BYTES_MAX // OUTBOX_BYTES_MAX
+        for number in range(1, asked + 1):
+            at.alice.channels.open(Channel(-number), BOB, "task")
+            for _ in range(OUTBOX_BYTES_MAX // len(encode(LARGE))):
+                at.alice.channels.send(Channel(-number), LARGE, report=False)
+        held = at.alice.channels._waiting
+        assert sum(outbox.bytes for outbox in at.alice.channels._outboxes.values()) == held.total <= PEER_BYTES_MAX
+        await settle()
+        lost = at.alice.happened(ChannelClosed)
+        assert {event.reason for event in lost} == {"the peer reads too slowly"}  # type: ignore[attr-defined]
+        assert len(lost) + len(at.alice.channels) == asked
+        for number in range(1, asked + 1):
+            at.alice.channels.close(Channel(-number))
+        await trio.sleep(DRAIN_S + 1)
+        assert held.total == 0
+
+
+async def test_who_keeps_a_node_waiting_most_pays_for_all(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pnode.channels.WAITING_BYTES_MAX", 1 << 20)
+    async with wire(deaf) as at:
+        at.alice.channels.open(Channel(-1), BOB, "task")
+        for _ in range(14):
+            at.alice.channels.send(Channel(-1), LARGE, report=False)
+        at.alice.channels.open(Channel(-2), CAROL, "task")
+        for _ in range(4):
+            at.alice.channels.send(Channel(-2), LARGE, report=False)
+        assert at.alice.happened(ChannelClosed) == [ChannelClosed(Channel(-1), "the peer reads too slowly")]
 
 
 @pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x90", encode(ClientHello()) + b"\0", b"\x91\xcd\xff\xff"])
