@@ -186,16 +186,26 @@ class Session:
         """Take in what has happened to the session since."""
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                match self._items.receive_nowait():
-                    case SessionAssigned() as item:
-                        self._assigned = item
-                        self._assignments.append(item.ready)
-                    case RouterSought():
-                        self.router_lost = True
-                    case RouterFound() as found:
-                        self.router, self.router_lost = found.router, False
-                    case LaneReported() as reported:
-                        self.lanes_ended.append(reported.ended)
+                self._take_in(self._items.receive_nowait())
+
+    async def changed(self) -> bool:
+        """Wait for the next thing that happens to the session; False if nothing more will."""
+        with suppress(trio.EndOfChannel):
+            self._take_in(await self._items.receive())
+            return True
+        return False
+
+    def _take_in(self, item: Item) -> None:
+        match item:
+            case SessionAssigned():
+                self._assigned = item
+                self._assignments.append(item.ready)
+            case RouterSought():
+                self.router_lost = True
+            case RouterFound():
+                self.router, self.router_lost = item.router, False
+            case LaneReported():
+                self.lanes_ended.append(item.ended)
 
     def record(self) -> SessionRecord:
         """The session's signed papers so far; no prompt and no text is in it."""

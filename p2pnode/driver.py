@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol, assert_never
 
 import trio
@@ -53,6 +53,12 @@ class Records(Protocol):
 
 PUBLISH_QUEUE_MAX = 1_024
 """Our own messages waiting for their turn on gossip; more are dropped, as gossip may do with any."""
+
+GOSSIP_REMEMBERED = 64
+"""Messages of a topic on their way from the transport's check to the machine; more are checked once again."""
+
+CheckGossip = Callable[[NodeId, bytes], gossip.Checked]
+"""What becomes of a message of one topic, by its origin and its bytes."""
 
 Perform = Callable[[object], None]
 """Executes a role's own effect, e.g. the miner's Generate."""
@@ -116,8 +122,9 @@ class Driver:
         """Join the machine's topics; returns when subscribed."""
         for topic in self.machine.topics:
             assert self._genesis is not None
-            channel = await self._transport.subscribe(self._genesis.topic(topic), self._check_of(topic))
-            self._nursery.start_soon(self._run_topic, topic, channel)
+            check = self._check_of(topic)
+            channel = await self._transport.subscribe(self._genesis.topic(topic), partial(_verdict, check))
+            self._nursery.start_soon(self._run_topic, topic, channel, check)
 
     async def watch_peers(self) -> None:
         """Tell the machine of peers coming and going; runs until cancelled."""
@@ -206,24 +213,21 @@ class Driver:
             self._publish_wake = trio.Event()
             await self._publish_wake.wait()
 
-    def _check_of(self, topic: str) -> Callable[[NodeId, NodeId, bytes], Verdict]:
-        genesis = self._genesis
-        assert genesis is not None
-        domain, params = genesis.domain(), genesis.params
+    def _check_of(self, topic: str) -> CheckGossip:
+        """The topic's check. It remembers what it said lately: the transport asks first, the delivery once more."""
+        assert self._genesis is not None
+        check = partial(gossip.check, self._genesis.domain(), self._genesis.params, topic)
+        return lru_cache(GOSSIP_REMEMBERED)(check)
 
-        def check(_forwarder: NodeId, origin: NodeId, data: bytes) -> Verdict:
-            return _VERDICTS[gossip.check(domain, params, topic, origin, data).decision]
-
-        return check
-
-    async def _run_topic(self, topic: str, channel: trio.MemoryReceiveChannel[Gossip]) -> None:
-        genesis = self._genesis
-        assert genesis is not None
-        domain, params = genesis.domain(), genesis.params
+    async def _run_topic(self, topic: str, channel: trio.MemoryReceiveChannel[Gossip], check: CheckGossip) -> None:
         async for item in channel:
-            checked = gossip.check(domain, params, topic, item.origin, item.data)
+            checked = check(item.origin, item.data)
             if checked.message is not None and checked.envelope is not None:
                 self.dispatch(GossipReceived(topic, item.origin, checked.message, checked.envelope))
+
+
+def _verdict(check: CheckGossip, _forwarder: NodeId, origin: NodeId, data: bytes) -> Verdict:
+    return _VERDICTS[check(origin, data).decision]
 
 
 _VERDICTS: Mapping[gossip.Decision, Verdict] = {

@@ -19,6 +19,7 @@ from p2pnode.engine.supervisor import open_engine
 from p2pnode.generation import Generations
 from p2pnode.identity import NodeKey, read_keystore, write_keystore
 from p2pnode.models.store import ModelStore, StoredModel
+from p2pnode.records import load_kept_bids
 from p2pnode.store import NodeStore, open_store
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.loopback import Loopback
@@ -248,7 +249,7 @@ class _Parts:
 
     async def _start_miner(self) -> MinerMachine:
         offers = {offer.manifest.digest(): offer for offer in self.served.offers}
-        settings = MinerSettings(self.key.node_id, offers, os.urandom(16))
+        settings = MinerSettings(self.key.node_id, offers, os.urandom(16), await load_kept_bids(self.store))
         machine = MinerMachine(settings, self.genesis.domain(), self.genesis.params, self.key.sign)
         await self._drive(machine, self._generating)
         return machine

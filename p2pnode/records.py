@@ -1,12 +1,16 @@
-"""The records of this user's sessions: one small file each, the latest hundred kept."""
+"""The records of this user's sessions, one small file each, the latest hundred kept; and a miner's kept bids."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from protocol.core.codec import pack, unpack
+from p2pnode.store import NodeStore
+from protocol.core.codec import decode, pack, unpack
 from protocol.core.errors import DecodeError, P2PNodeError
 from protocol.core.ids import SessionId
-from protocol.session.record import RECORD_BYTES_MAX, SessionRecord
+from protocol.messages.sessions import Bid, CountersignedBid
+from protocol.roles.miner.bidding import BID_RECORDS
+from protocol.session.record import BIDS_BYTES_MAX, RECORD_BYTES_MAX, KeptBids, SessionRecord
 
 RECORDS_MAX = 100
 SUFFIX = ".session"
@@ -16,6 +20,12 @@ class UnknownSession(P2PNodeError):
     """No record has this session id, or the file is none."""
 
     code = "session/unknown"
+
+
+class NoBids(P2PNodeError):
+    """No countersigned bid is where it was looked for."""
+
+    code = "bids/none"
 
 
 def save_record(folder: Path, session: SessionId, record: SessionRecord) -> Path:
@@ -50,3 +60,37 @@ def _find(folder: Path, wanted: str) -> Path:
             hint="`p2pnode chat` keeps a record of every session; `p2pnode explain last` explains the latest",
         )
     return matching[-1]
+
+
+def load_bids(path: Path) -> KeptBids:
+    """What `p2pnode bids --export` wrote. Raises NoBids."""
+    try:
+        with path.open("rb") as file:
+            return unpack(KeptBids, file.read(BIDS_BYTES_MAX + 1), limit_bytes=BIDS_BYTES_MAX)
+    except (OSError, DecodeError) as error:
+        hint = "a miner's operator writes one with `p2pnode bids SESSION --export FILE`"
+        raise NoBids(f"{path} holds no countersigned bids: {error}", hint=hint) from error
+
+
+async def load_kept_bids(store: NodeStore) -> dict[bytes, CountersignedBid]:
+    """What routers countersigned before a restart; what another build wrote in another form is dropped here."""
+    kept, foreign = stored_bids(store.load(BID_RECORDS))
+    if foreign:
+        await store.persist([(name, None) for name in foreign])
+    return kept
+
+
+def stored_bids(records: Mapping[bytes, bytes]) -> tuple[dict[bytes, CountersignedBid], list[bytes]]:
+    """The kept bids among a node's records, oldest first, and the names of those that another build wrote."""
+    dated: list[tuple[int, bytes, CountersignedBid]] = []
+    foreign: list[bytes] = []
+    for name, value in records.items():
+        try:
+            signed = unpack(CountersignedBid, value, limit_bytes=BIDS_BYTES_MAX)
+            bid = decode(signed.bid.payload)
+            if not isinstance(bid, Bid):
+                raise DecodeError("no bid")
+            dated.append((bid.issued_ms, name, signed))
+        except DecodeError:
+            foreign.append(name)
+    return {name: signed for _, name, signed in sorted(dated, key=lambda item: item[:2])}, foreign

@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import trio
@@ -54,6 +54,12 @@ class StoreFull(StoreError):
     """The disk, a quota or a file size limit is used up."""
 
     code = "store/full"
+
+
+class StoreMissing(StoreError):
+    """There is no database in the folder."""
+
+    code = "store/missing"
 
 
 class StoreReadOnly(StoreError):
@@ -108,10 +114,8 @@ class NodeStore:
 
     def load(self, prefix: bytes) -> dict[bytes, bytes]:
         """The durable records whose key starts with ``prefix``, in the order of keys. Raises StoreError."""
-        end = _after(prefix)
-        query = "SELECT key, value FROM records WHERE key >= ?" + (" AND key < ?" if end else "") + " ORDER BY key"
         try:
-            return dict(self._reader.execute(query, (prefix, end) if end else (prefix,)))
+            return _load(self._reader, prefix)
         except sqlite3.Error as error:
             raise _named(error, self._path) from error
 
@@ -148,6 +152,19 @@ def open_store(folder: Path) -> Iterator[NodeStore]:
     path = folder / DATABASE
     with lock_folder(folder), _connections(path) as (writer, reader):
         yield NodeStore(path, writer, reader)
+
+
+def read_store(folder: Path, prefix: bytes) -> dict[bytes, bytes]:
+    """The durable records of a node, whether it runs or not: nothing is locked or written. Raises StoreError."""
+    path = folder / DATABASE
+    if not path.exists():
+        raise StoreMissing(f"no node has worked in {folder}", hint="name the node's folder: --state-dir FOLDER")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as reader:
+            _check_format(reader, path)
+            return _load(reader, prefix)
+    except sqlite3.Error as error:
+        raise _named(error, path) from error
 
 
 @contextmanager
@@ -203,16 +220,24 @@ def _connections(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Conne
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    application, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
-    if application == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+    empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    if empty and connection.execute("PRAGMA application_id").fetchone()[0] == 0:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("CREATE TABLE IF NOT EXISTS records (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_FORMAT}")
         return
+    _check_format(connection, path)
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise _damaged(path, str(verdict))
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
     if application != _APPLICATION_ID:
         raise StoreCorrupt(
             f"{path} belongs to another program", hint="give the node a folder of its own: --state-dir FOLDER"
@@ -221,9 +246,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreCorrupt(
             f"{path} has format {version}, this build reads {_FORMAT}", hint="use the version of p2pnode that wrote it"
         )
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise _damaged(path, str(verdict))
+
+
+def _load(connection: sqlite3.Connection, prefix: bytes) -> dict[bytes, bytes]:
+    end = _after(prefix)
+    query = "SELECT key, value FROM records WHERE key >= ?" + (" AND key < ?" if end else "") + " ORDER BY key"
+    return dict(connection.execute(query, (prefix, end) if end else (prefix,)))
 
 
 def _after(prefix: bytes) -> bytes:

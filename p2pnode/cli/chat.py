@@ -207,6 +207,7 @@ async def _answer(
     )
     async with ask as answer, trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on_interrupt, answer)
+        nursery.start_soon(_tell_of_lost_router, session, answer)
         async for text in answer:
             if not args.json:
                 sys.stdout.write(_shown(text))
@@ -222,6 +223,19 @@ async def _answer(
             what = f"failed over to miner 0x{head.miner.hex()} after token {head.start_index}, none lost or repeated"
             print(paint(what, "dim", sys.stderr), file=sys.stderr)
     return answer
+
+
+async def _tell_of_lost_router(session: "Session", answer: "Answer") -> None:
+    """Whoever waits for the next word learns why it does not come."""
+    told = False
+    session.look()
+    while True:
+        if session.router_lost and not told:
+            line = "the router is lost; looking for it, or for the next one …"
+            print("\n" * bool(answer.text) + paint(line, "dim", sys.stderr), file=sys.stderr)
+        told = session.router_lost
+        if not await session.changed():
+            return
 
 
 async def _cancel_on_interrupt(answer: "Answer") -> None:
@@ -244,6 +258,7 @@ def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
     return {
         "session": session.id.hex(),
         "miner": "0x" + session.miner.hex(),
+        "router": "0x" + session.router.hex(),
         "text": answer.text,
         "finish_reason": finish.reason,
         "prompt_tokens": finish.prompt_tokens,

@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "start a network, answer one prompt, take it down",
     "chat": "ask a router, once or in a conversation",
     "explain": "who was picked in a session, and why, recomputed",
+    "bids": "what this miner bid on, with the routers' receipts",
     "keys": "make, show and re-encrypt this node's key",
     "model": "list, add, check and remove models",
     "peers": "whom the running node knows",

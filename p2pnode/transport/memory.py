@@ -59,13 +59,14 @@ class MemoryNetwork:
         topic_rate_default: float = 20.0,
         allow: Callable[[NodeId], bool] | None = None,
         send_s: float = 10.0,
+        port: int | None = None,
     ) -> AsyncIterator[MemoryTransport]:
-        """A started node; its connections are dropped when the block is left."""
+        """A started node, on a port of its own or one that it had before; its connections are dropped with the block."""
         me, peer_id = (key.node_id, key.peer_id) if isinstance(key, NodeKey) else (key, key.hex())
         if me in self.nodes:
             raise TransportError(f"{short(me)} is in this network already")
         topics = Topics(topic_rates or {}, topic_rate_default, allow)
-        address = f"/memory/{next(self._ports)}/p2p/{peer_id}"
+        address = f"/memory/{port if port is not None else next(self._ports)}/p2p/{peer_id}"
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 node = self.nodes[me] = MemoryTransport(self, me, address, topics, nursery, send_s)

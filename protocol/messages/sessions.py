@@ -107,6 +107,8 @@ class BidReceipt(Message, frozen=True):
     """The digest the bid's signature covers."""
     session: Bytes32
     position: U32
+    announcement: Bytes32
+    """The digest of the announcement whose round took the bid: a session may need several rounds."""
 
 
 class CountersignedBid(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -131,6 +133,8 @@ class BidSet(Message, frozen=True):
     """Everything the pick was computed from; signed by the router, its digest is in the assignment."""
 
     session: Bytes32
+    announcement: Envelope
+    """What opened the round, as the router signed it: its pool and widening say who was eligible."""
     bids: Annotated[tuple[CountersignedBid, ...], Meta(max_length=BIDS_MAX)]
     measurements: Annotated[tuple[Measurement, ...], Meta(max_length=BIDS_MAX)]
 
@@ -257,6 +261,8 @@ class LeaseBusy(Message, frozen=True):
     session: Bytes32
     retry_after_ms: U32
     detail: Annotated[str, Meta(max_length=256)]
+    term: SignedTerm | None = None
+    """By which another router serves the session: the one that reads this does not any more."""
 
 
 @message(kind=33, limit_bytes=128)

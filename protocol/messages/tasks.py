@@ -231,6 +231,8 @@ class RelayTask(Message, frozen=True):
     session: Bytes32
     task: U32
     index: U64
+    chain: Bytes32
+    """The chain value there, as it follows from what the client says it has."""
 
 
 # Between client and miner, protocol ``task``

@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from protocol.core.codec import Message
 from protocol.core.errors import AuctionError, RemoteProtocolError
-from protocol.core.ids import NO_GENERATION, NOBODY, NodeId, SessionId
+from protocol.core.ids import NO_GENERATION, NOBODY, Digest, NodeId, SessionId
 from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.envelope import Envelope, envelope_digest, unseal
 from protocol.messages.sessions import (
+    Announcement,
     Assignment,
     Bid,
     BidReceipt,
@@ -27,6 +28,7 @@ from protocol.messages.sessions import (
     SessionOpen,
     session_id,
 )
+from protocol.session.lottery import is_eligible
 from protocol.session.pick import pick, rank
 from protocol.session.scoring import NEUTRAL_BP, compute_score
 
@@ -61,6 +63,7 @@ class BidFault(StrEnum):
     SLOTS = "has no free slot, or more free ones than slots"
     STALE = "was made too long ago"
     FUTURE = "is dated in the future"
+    LOTTERY = "is of a miner that was not drawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class VerifiedAuction:
     None for a lane that has nobody, or whose miner kept a lease of an earlier round and bid in that.
     """
 
+    announcement: Announcement
     ranking: Ranking
     ranks: tuple[int | None, ...]
 
@@ -103,16 +107,24 @@ def find_fault(terms: Terms, bid: Bid) -> BidFault | None:
     return None
 
 
-def find_arrival_fault(params: Params, bid: Bid, now_ms: int) -> BidFault | None:
+def is_drawn(params: Params, announcement: Announcement, bid: Bid) -> bool:
+    """Whether a bid's miner won the lottery that the announcement opened. Spec: [AUCTION-LOTTERY.1]"""
+    return is_eligible(params, bid.session, bid.miner, announcement.pool, announcement.widening)
+
+
+def find_arrival_fault(params: Params, announcement: Announcement, bid: Bid, now_ms: int) -> BidFault | None:
     """What keeps a router from countersigning a bid that arrives now. Spec: [AUCTION-BID.1]
 
-    Only the router sees the arrival, so this is no part of what others recompute.
+    Only the router sees the arrival, so what it says of time is no part of what others recompute.
+
+    Args:
+        announcement: Of the round that takes the bid; a late bid may answer an earlier one, of a smaller pool.
     """
     if bid.issued_ms > now_ms + params.clock_skew_ms_max:
         return BidFault.FUTURE
     if bid.issued_ms + params.announcement_lifetime_ms + params.clock_skew_ms_max < now_ms:
         return BidFault.STALE
-    return None
+    return None if is_drawn(params, announcement, bid) else BidFault.LOTTERY
 
 
 def select_usable(terms: Terms, bids: Sequence[Bid]) -> dict[NodeId, Bid]:
@@ -165,13 +177,19 @@ def verify_bid_set(
 
     ``before`` is the assignment that this one follows: a lane may keep the lease it has there.
 
-    Raises AuctionError naming the link that broke: ``assignment``, ``bid set``, ``measurements``, ``bid`` or
-    ``receipt``. Spec: [AUCTION-VERIFY.1]
+    Raises AuctionError naming the link that broke: ``assignment``, ``bid set``, ``announcement``, ``measurements``,
+    ``bid`` or ``receipt``. Spec: [AUCTION-VERIFY.1]
     """
     terms, router = terms_of(domain, opening), assignment.router
     _check_assignment(domain, terms, opening, bid_set, assignment)
     content = _open_bid_set(domain, terms, router, bid_set)
-    bids = [_open_bid(domain, terms, router, position, entry) for position, entry in enumerate(content.bids)]
+    announcement = _open_announcement(domain, terms, router, content.announcement)
+    round_ = envelope_digest(domain, content.announcement, Announcement)
+    bids = []
+    for position, entry in enumerate(content.bids):
+        bids.append(_open_bid(domain, terms, router, position, entry, round_))
+        if not is_drawn(params, announcement, bids[-1]):
+            raise AuctionError("bid", f"at position {position} {BidFault.LOTTERY.value}: {bids[-1].miner.hex()}")
     ranking = compute_ranking(params, terms, bids, content.measurements, reputation_bp)
     ranks: list[int | None] = []
     for lane, lease in enumerate(_leases(assignment)):
@@ -182,7 +200,7 @@ def verify_bid_set(
             ranks.append(None)
         else:
             raise AuctionError("assignment", f"lane {lane} goes to {miner.hex()}, of whom there is no usable bid")
-    return VerifiedAuction(ranking, tuple(ranks))
+    return VerifiedAuction(announcement, ranking, tuple(ranks))
 
 
 def _leases(assignment: Assignment) -> list[tuple[bytes, bytes]]:
@@ -217,12 +235,24 @@ def _open_bid_set(domain: Domain, terms: Terms, router: bytes, envelope: Envelop
     return content
 
 
-def _open_bid(domain: Domain, terms: Terms, router: bytes, position: int, entry: CountersignedBid) -> Bid:
+def _open_announcement(domain: Domain, terms: Terms, router: bytes, envelope: Envelope) -> Announcement:
+    content = _unseal(domain, envelope, Announcement, router, "announcement", "")
+    announced = Terms(SessionId(Digest(content.session)), content.model, content.lanes, content.price_cap_wei)
+    if announced != terms or content.router != router:
+        raise AuctionError("announcement", "asks for something else than the client's session")
+    return content
+
+
+def _open_bid(
+    domain: Domain, terms: Terms, router: bytes, position: int, entry: CountersignedBid, round_: Digest
+) -> Bid:
     where = f"at position {position} "
     bid = _unseal(domain, entry.bid, Bid, None, "bid", where)
     receipt = _unseal(domain, entry.receipt, BidReceipt, router, "receipt", where)
     if receipt.session != terms.session or receipt.bid != envelope_digest(domain, entry.bid, Bid):
         raise AuctionError("receipt", f"{where}is of another bid")
+    if receipt.announcement != round_:
+        raise AuctionError("receipt", f"{where}is of another round")
     if receipt.position != position:
         raise AuctionError("receipt", f"{where}says position {receipt.position}")
     return bid

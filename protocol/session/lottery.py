@@ -15,7 +15,8 @@ EVERYONE_FACTOR = 4
 WIDENING_MAX = 32
 """More doublings than this make no difference: pools are counted in 32 bits."""
 
-_DRAW_RANGE = 1 << 64
+DRAW_RANGE = 1 << 64
+"""Draws are below this."""
 
 
 def draw(session: bytes, node: bytes) -> int:
@@ -23,15 +24,20 @@ def draw(session: bytes, node: bytes) -> int:
     return int.from_bytes(hashlib.sha256(b"p2pnode/lottery/1" + session + node).digest()[:8], "big")
 
 
-def is_eligible(params: Params, session: bytes, node: bytes, pool: int, widening: int) -> bool:
-    """Whether a node may bid. Spec: [AUCTION-LOTTERY.1]
+def threshold(params: Params, pool: int, widening: int) -> int:
+    """What a draw must stay below to win; 2^64 lets everyone in. Spec: [AUCTION-LOTTERY.1]
 
     Args:
         pool: Miners of the model, as the announcement states it (untrusted, any size).
         widening: Doublings of the threshold, as the announcement states it.
     """
     if pool <= EVERYONE_FACTOR * params.bid_target:
-        return True
+        return DRAW_RANGE
     winners = params.bid_target << min(widening, WIDENING_MAX)
-    # draw / 2^64 < winners / pool, without a division.
-    return draw(session, node) * pool < winners * _DRAW_RANGE
+    # draw × pool < winners × 2^64 holds for the draws below this quotient, rounded up, and for no other.
+    return min(DRAW_RANGE, -(-winners * DRAW_RANGE // pool))
+
+
+def is_eligible(params: Params, session: bytes, node: bytes, pool: int, widening: int) -> bool:
+    """Whether a node may bid; arguments as of :func:`threshold`. Spec: [AUCTION-LOTTERY.1]"""
+    return draw(session, node) < threshold(params, pool, widening)

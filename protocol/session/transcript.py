@@ -12,13 +12,15 @@ chain value there.
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from protocol.core.errors import LocalProtocolError, SignatureError, TranscriptError
 from protocol.core.ids import ZERO_DIGEST, Digest, Generation, ModelDigest, NodeId, SessionId
+from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, recover, typed_digest
 from protocol.messages.tasks import (
+    SEGMENTS_MAX,
     Ack,
     AckMessage,
     Continuation,
@@ -27,8 +29,14 @@ from protocol.messages.tasks import (
     FrameMessage,
     LaneEnded,
     SegmentHead,
+    StartTask,
     TaskOrder,
 )
+
+TOKEN_OVERHEAD_BYTES = 8
+"""What a token takes in a Continuation beside its text."""
+START_OVERHEAD_BYTES = 65_536
+"""Room in a StartTask for all but prompt and tokens: signatures, assignment, heads."""
 
 _TOKEN = struct.Struct(">QII")
 _END = struct.Struct(">BIII")
@@ -85,6 +93,21 @@ def check_resume(domain: Domain, order: TaskOrder, lane: int, resume: Continuati
     if len(resume.ids) > order.max_tokens:
         raise TranscriptError("resume.tokens", "the lane holds more tokens than the order allows")
     return replay(domain, resume)
+
+
+def fits(params: Params, resume: Continuation) -> bool:
+    """Whether there is room for it in a StartTask, beside the largest prompt."""
+    return len(resume.heads) <= SEGMENTS_MAX and continuation_bytes(resume.texts) <= continuation_bytes_max(params)
+
+
+def continuation_bytes(texts: Iterable[bytes]) -> int:
+    """What tokens with these texts take in a Continuation, at most."""
+    return sum(TOKEN_OVERHEAD_BYTES + len(text) for text in texts)
+
+
+def continuation_bytes_max(params: Params) -> int:
+    """Room for tokens in a StartTask."""
+    return StartTask.LIMIT_BYTES - params.prompt_bytes_max - START_OVERHEAD_BYTES
 
 
 class SegmentWriter:
@@ -174,6 +197,8 @@ def check_ended(domain: Domain, expected: SegmentExpectation, ended: LaneEnded) 
     """
     head, end = ended.head, ended.end
     check_names(expected, head)
+    if head.lane > 0 and (head.start_index or head.previous_head != ZERO_DIGEST):
+        raise TranscriptError("head.start_index", f"is {head.start_index}: lane {head.lane} begins anew")
     total = end.completion_tokens
     if not head.start_index <= total <= expected.max_tokens:
         raise TranscriptError("end.usage", f"{total} tokens, the order allows {expected.max_tokens}")

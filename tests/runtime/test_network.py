@@ -270,6 +270,23 @@ def test_status_and_peers_of_a_running_node(network: Network) -> None:
     assert len(peers) >= 3
 
 
+def test_a_session_is_explained_and_its_miners_kept_their_bids(network: Network, tmp_path: Path) -> None:
+    answer = json.loads(network.chat("--json", "Hello!").stdout)
+    told = json.loads(run("explain", answer["session"], "--json", env=network.env).stdout)
+
+    (assignment,), (segment,) = told["assignments"], told["segments"]
+    assert (assignment["pool"], assignment["widening"]) == (3, 0)
+    assert (segment["task"], segment["miner"], segment["assignment"]) == (1, assignment["miner"], 1)
+    assert segment["lease"] == assignment["lease"]
+    for name in ("miner-1", "miner-2", "miner-3"):
+        if network.nodes[name]["node"] in {bid["miner"] for bid in assignment["bids"]}:
+            folder, file = Path(str(network.nodes[name]["log"])).parent, str(tmp_path / name)
+            kept = run("bids", answer["session"], "--export", file, "--state-dir", str(folder), env=network.env)
+            assert kept.returncode == 0, kept.stderr
+            judged = run("explain", answer["session"], "--bid", file, env=network.env)
+            assert judged.stdout.splitlines()[-1].endswith("is in the bid set")
+
+
 def test_one_bootstrap_address_is_enough(network: Network, tmp_path: Path) -> None:
     """A miner that is told of another miner only is found by the router, and serves it."""
     addresses = network.nodes["miner-1"]["addresses"]

@@ -34,7 +34,8 @@ from protocol.messages.adverts import Advert, ModelManifest, ModelOffer
 from protocol.messages.envelope import seal
 from protocol.messages.sessions import SessionReady
 from protocol.messages.tasks import EndReason, FrameMessage, SegmentStart
-from protocol.roles.client import ClientMachine, Deliver
+from protocol.roles.client import ClientMachine, Deliver, Item
+from protocol.roles.client.events import Handle
 from protocol.roles.miner import (
     CancelGeneration,
     Generate,
@@ -62,6 +63,7 @@ WORDS = ("A", " bear", " lives", " in", " the", " woods", ",", " mostly", ".")
 class Wire:
     """A stream: where each end's messages go."""
 
+    between: frozenset[str]
     ends: dict[str, Channel] = field(default_factory=dict)
     open: bool = True
 
@@ -77,14 +79,18 @@ class Node:
     held: dict[bytes, deque[object]] = field(default_factory=dict)
     inbound: int = 0
     alive: bool = True
+    frozen: list[object] | None = None
+    """What it will hear of when it thaws; None: it runs."""
     alter: Alter | None = None
     running: set[GenerationKey] = field(default_factory=set)
 
 
 class World:
-    """Nodes r1, m1 to mN, c1 to cN. Times are milliseconds since the start."""
+    """Nodes r1 to rN, m1 to mN, c1 to cN. Times are milliseconds since the start."""
 
-    def __init__(self, *, miners: int, clients: int, slots: int, latency: int, token: int, tokens: int) -> None:
+    def __init__(
+        self, *, miners: int, clients: int, slots: int, latency: int, token: int, tokens: int, routers: int = 1
+    ) -> None:
         self.now_ms = START_MS
         self.params = replace(
             Params(),
@@ -101,17 +107,28 @@ class World:
         self.leased = ""
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
-        domain, book = self.genesis.domain(), AdvertBook(self.params, bytes(16))
+        domain, adverts = self.genesis.domain(), []
         offer = ModelOffer(MANIFEST, slots, 512, 0)
-        router = key(1)
+        self.wires: list[Wire] = []
+        self.items: dict[Handle, list[Item]] = {}
+        """What was delivered."""
+        self.carried = 0
+        """Messages between clients and routers so far."""
+        self.watch: Callable[[], None] = lambda: None
+        """Told of each of them."""
         for number in range(1, miners + 1):
             me = key(100 + number)
             made = MinerSettings(me.node, {MODEL: offer}, number.to_bytes(16, "big"))
             self._add(f"m{number}", me, MinerMachine(made, domain, self.params, me.sign))
             advert = Advert(me.node, START_MS, ("miner",), (), (offer,), "")
-            book.add(advert, seal(domain, me.sign, advert), START_MS)
-        settings = RouterSettings(router.node, (), self.genesis.to_json())
-        self._add("r1", router, RouterMachine(settings, domain, self.params, router.sign, book))
+            adverts.append((advert, seal(domain, me.sign, advert)))
+        self.router_keys = [key(number) for number in range(1, routers + 1)]
+        for number, router in enumerate(self.router_keys, 1):
+            book = AdvertBook(self.params, bytes(16))
+            for advert, envelope in adverts:
+                book.add(advert, envelope, START_MS)
+            settings = RouterSettings(router.node, (), self.genesis.to_json())
+            self._add(f"r{number}", router, RouterMachine(settings, domain, self.params, router.sign, book))
         for number in range(1, clients + 1):
             me = key(200 + number)
             self._add(f"c{number}", me, ClientMachine(me.node, me.sign))
@@ -134,7 +151,7 @@ class World:
             deadlines = [
                 (at, node)
                 for node in self.nodes.values()
-                if node.alive and (at := node.machine.next_deadline()) is not None
+                if node.alive and node.frozen is None and (at := node.machine.next_deadline()) is not None
             ]
             at, node = min(deadlines, key=lambda item: item[0], default=(until + 1, None))
             if self._heap and self._heap[0][0] <= min(at, until):
@@ -155,7 +172,9 @@ class World:
 
     def tell(self, node: Node, event: object) -> None:
         """Hand a machine an event and do what it asks for."""
-        if node.alive:
+        if node.frozen is not None:
+            node.frozen.append(event)
+        elif node.alive:
             for effect in node.machine.handle(event, self.now_ms):
                 self._execute(node, effect)
 
@@ -199,6 +218,7 @@ class World:
                 node.running.discard(effect.generation)
                 self.say(node.name, "stops the engine")
             case Deliver():
+                self.items.setdefault(effect.handle, []).append(effect.item)
                 self.say(node.name, f"shows {self.trace.item(effect)}")
             case Note():
                 self.say(node.name, f"notes {effect.what}: {self.trace.fields(effect)}")
@@ -211,10 +231,13 @@ class World:
 
     def _open(self, node: Node, effect: Open) -> None:
         peer = self.peer(effect.peer)
-        wire = Wire({node.name: effect.channel})
+        wire = Wire(frozenset((node.name, peer.name)), {node.name: effect.channel})
+        self.wires.append(wire)
         node.wires[effect.channel] = (wire, peer.name)
 
         def arrive() -> None:
+            if not wire.open:
+                return
             if not peer.alive:
                 self._lost(node, effect.channel, "unreachable")
                 return
@@ -236,10 +259,13 @@ class World:
 
         def arrive() -> None:
             end = wire.ends.get(other)
-            if end is not None and end in peer.wires:
+            if wire.open and end is not None and end in peer.wires:
                 self.tell(peer, Received(end, decode(data)))
 
         self.at(self.latency_ms, arrive)
+        if "c1" in (node.name, other):
+            self.carried += 1
+            self.watch()
 
     def _close(self, node: Node, channel: Channel) -> None:
         if channel in node.wires:
@@ -301,6 +327,34 @@ class World:
                 ),
             )
         node.wires.clear()
+
+    def cut(self, one: str, other: str, *, notice: tuple[str, ...] = ()) -> None:
+        """The streams between two nodes are lost, with what was under way; both notice, or only those named."""
+        self.say(f"{one} x {other}", "streams are lost")
+        for wire in self.wires:
+            if wire.open and wire.between == {one, other}:
+                wire.open = False
+                for name, channel in list(wire.ends.items()):
+                    if not notice or name in notice:
+                        self.at(
+                            self.latency_ms,
+                            lambda name=name, channel=channel: (  # type: ignore[misc]
+                                self._lost(self.nodes[name], channel, "reset")
+                            ),
+                        )
+
+    def freeze(self, name: str) -> None:
+        """A node stands still: it says and hears nothing, and its connections stand."""
+        self.say(name, "is frozen")
+        self.nodes[name].frozen = []
+
+    def thaw(self, name: str) -> None:
+        """It goes on with all that it missed."""
+        self.say(name, "goes on")
+        node = self.nodes[name]
+        missed, node.frozen = node.frozen or [], None
+        for event in missed:
+            self.tell(node, event)
 
     def stall(self, name: str) -> None:
         """A miner's engine brings no more tokens of what runs now."""

@@ -6,10 +6,11 @@
     ----
         12 c1 > r1  SubmitTask s1/1 max_tokens=4
 
-Commands: ``world miners=2 clients=1 slots=1 latency=5 token=10 tokens=6`` (first), ``connect CLIENT``, ``open CLIENT
-NAME [timeout=MS]``, ``ask CLIENT NAME SESSION [tokens=N] [timeout=MS]``, ``cancel CLIENT NAME``, ``close CLIENT NAME``,
-``kill NODE``, ``stall NODE``, ``tamper NODE FRAUD``, ``run MS``. The NODE ``leased`` is the miner of the latest
-assignment.
+Commands: ``world miners=2 clients=1 slots=1 latency=5 token=10 tokens=6 routers=1`` (first), ``connect CLIENT``,
+``open CLIENT NAME [timeout=MS]``, ``ask CLIENT NAME SESSION [tokens=N] [timeout=MS]``, ``cancel CLIENT NAME``, ``close
+CLIENT NAME``, ``kill NODE``, ``freeze NODE``, ``thaw NODE``, ``cut NODE NODE [NOTICES]``, ``stall NODE``, ``tamper NODE
+FRAUD``, ``run MS``. The NODE ``leased`` is the miner of the latest assignment. A session is opened at r1 and names all
+routers.
 """
 
 from protocol.messages.sampling import SamplingParams
@@ -58,6 +59,12 @@ class Script:
                 world.run(int(plain[0]))
             case "kill":
                 world.kill(world.named(plain[0]))
+            case "freeze":
+                world.freeze(plain[0])
+            case "thaw":
+                world.thaw(plain[0])
+            case "cut":
+                world.cut(plain[0], plain[1], notice=tuple(plain[2:]))
             case "stall":
                 world.stall(world.named(plain[0]))
             case "tamper":
@@ -79,7 +86,9 @@ class Script:
                 world.tell(node, ConnectRouter(handle, router, world.genesis.network_id()))
             case "open":
                 nonce = handle.to_bytes(32, "big")
-                world.tell(node, OpenAsked(handle, router, MODEL, nonce, 1, 10, timeout_ms, 600_000))
+                others = tuple(key.node for key in world.router_keys[1:])
+                wish = OpenAsked(handle, router, MODEL, nonce, 1, 10, timeout_ms, 600_000, others=others)
+                world.tell(node, wish)
             case "ask":
                 turn = PromptMessage("user", "Where does a bear live?")
                 nonce, tokens = handle.to_bytes(32, "big"), options.get("tokens", 6)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from protocol.core.codec import Message, decode
+from protocol.core.codec import Message, decode, unpack
 from protocol.core.ids import NodeId
 from protocol.core.machine import Note, Persist
 from protocol.messages.envelope import Envelope
@@ -10,24 +10,31 @@ from protocol.messages.sessions import (
     Announcement,
     Bid,
     BidReceipt,
+    CountersignedBid,
     LeaseBusy,
     OpenSession,
+    ResumeSession,
     RouterHello,
     SessionEnded,
     SessionReady,
+    SessionResumed,
     session_id,
 )
 from protocol.messages.tasks import AckMessage, FrameMessage, SegmentStart, StartTask, SubmitTask, TaskFailed
 from protocol.roles.client import (
     Deliver,
+    RouterFound,
     RouterGone,
     RouterReady,
+    RouterSought,
     SessionAssigned,
     SessionOver,
     TaskHead,
     TaskOver,
     TaskText,
 )
+from protocol.roles.miner.bidding import BID_RECORDS
+from protocol.session.record import BIDS_BYTES_MAX
 
 
 class Trace:
@@ -76,7 +83,12 @@ class Trace:
             case RouterHello():
                 return f"models={len(message.models)}"
             case OpenSession():
-                return self.session(session_id(self.domain, message.opening))
+                term = f" term after={message.term.term.after}" if message.term is not None else ""
+                return self.session(session_id(self.domain, message.opening)) + term
+            case ResumeSession():
+                return f"{self.session(message.session)} received={message.received}"
+            case SessionResumed():
+                return f"{self.session(message.session)} last_task={message.last_task}"
             case SessionReady():
                 miner = self.name(message.assignment.miners[0])
                 return f"{self.session(message.session)} assignment={message.assignment.number} miner={miner}"
@@ -122,6 +134,10 @@ class Trace:
                 return (
                     f"{handle}: {self.session(item.session)} stands, rank {ranks} of {len(item.auction.ranking.order)}"
                 )
+            case RouterSought():
+                return f"{handle}: looks for a router, {item.detail}"
+            case RouterFound():
+                return f"{handle}: {self.name(item.router)} serves it"
             case TaskHead():
                 return f"{handle}: {self.name(item.head.miner)} begins"
             case TaskText():
@@ -134,6 +150,10 @@ class Trace:
 
     def record(self, persist: Persist) -> str:
         """What became durable."""
+        value = persist.records[0][1]
+        if persist.key.startswith(BID_RECORDS):
+            signed = unpack(CountersignedBid, value or b"", limit_bytes=BIDS_BYTES_MAX)
+            return f"bid on {self.session(decode(signed.bid.payload).session)}, countersigned"  # type: ignore
         session = self.session(persist.key)
         number = int.from_bytes((persist.records[0][1] or b"")[:8], "big")
         return f"assignment {number} of {session}" if persist.records[0][1] else f"{session} is forgotten"

@@ -6,6 +6,7 @@ sign is written down beside them, and everything a client is shown is held again
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -29,15 +30,19 @@ from p2pnode.transport.memory import MemoryNetwork
 from p2pnode.transport.memory_node import MemoryTransport
 from p2pnode.transport.seam import TransportError
 from protocol.core.genesis import Genesis
+from protocol.core.ids import SessionId
 from protocol.core.machine import Machine, Send
 from protocol.core.params import Params
+from protocol.core.signing import Domain
 from protocol.messages.adverts import ModelManifest, ModelOffer
-from protocol.messages.tasks import FrameMessage
+from protocol.messages.tasks import EndReason, FrameMessage
 from protocol.roles.miner import CancelGeneration, Generate, GenerationKey, MinerMachine, MinerSettings, Rendered
 from protocol.roles.peer import PeerMachine, PeerSettings
 from protocol.roles.router import RouterMachine, RouterSettings
 from protocol.session.adverts import AdvertBook
 from protocol.session.lifecycle import TERMINAL_CODES
+from protocol.session.record import BidFate, explain, judge_bid, open_countersigned
+from protocol.session.transcript import advance, close_chain, segment_id
 
 MANIFEST = ModelManifest("fake", bytes(32), 1, "fake", "none", 4_096)
 MODEL = MANIFEST.digest()
@@ -59,10 +64,14 @@ class Ledger:
     """What miners signed, what clients saw, and how every wish ended."""
 
     signed: dict[tuple[bytes, int], list[FrameMessage]] = field(default_factory=dict)
-    undisturbed: dict[tuple[bytes, int], list[int]] = field(default_factory=dict)
-    """The answer that the toy engine gives by this seed to this prompt, whoever runs it."""
+    """Of lane 0."""
+    undisturbed: dict[tuple[bytes, int, int], list[int]] = field(default_factory=dict)
+    """The answer that the toy engine gives by this seed to this prompt in this lane, whoever runs it."""
     ends: list[str] = field(default_factory=list)
     faults: int = 0
+    lanes_ended: int = 0
+    fates: Counter[BidFate] = field(default_factory=Counter)
+    """What clients' records show of the bids that miners kept."""
 
     def digest(self) -> str:
         """A fingerprint of the run."""
@@ -72,7 +81,7 @@ class Ledger:
     def check(self, answer: Answer, session: bytes, task: int) -> None:
         """What was shown was signed, and is the undisturbed answer: each token once, from the first on, all of them
         if it ended by itself."""
-        shown, whole = answer.token_ids, self.undisturbed.get((session, task), [])
+        shown, whole = answer.token_ids, self.undisturbed.get((session, task, 0), [])
         assert shown == whole[: len(shown)]
         assert answer.text == b"".join(map(piece, shown)).decode("utf-8", "replace")
         frames = self.signed.get((session, task), [])
@@ -83,6 +92,23 @@ class Ledger:
             assert answer.finish.reason == "cancelled" or shown == whole
         starts = [head.start_index for head in answer.heads]
         assert starts == sorted(starts)
+
+    def check_lanes(self, session: Session, domain: Domain) -> None:
+        """A lane's end is told once for each lease, is signed over the lane's own undisturbed answer, and all of it
+        unless it was cancelled."""
+        session.look()
+        named = [(ended.head.task, ended.head.lane, ended.head.generation) for ended in session.lanes_ended]
+        assert len(set(named)) == len(named)
+        for ended in session.lanes_ended:
+            head, total = ended.head, ended.end.completion_tokens
+            assert head.lane > 0
+            whole = self.undisturbed[session.id, head.task, head.lane]
+            assert ended.end.reason is EndReason.CANCELLED or total == len(whole)
+            chain = segment_id(domain, head)
+            for index, token in enumerate(whole[:total]):
+                chain = advance(chain, index + 1, token, piece(token))
+            assert close_chain(chain, ended.end) == ended.chain
+        self.lanes_ended += len(named)
 
 
 class Overheard:
@@ -103,6 +129,7 @@ class Overheard:
                 self.wanted[effect.generation] = effect
             if isinstance(effect, Send) and isinstance(effect.message, FrameMessage):
                 frame = effect.message
+                assert frame.lane == 0, "other lanes are streamed to nobody"
                 self.ledger.signed.setdefault((frame.session, frame.task), []).append(frame)
         return effects
 
@@ -112,8 +139,7 @@ class Overheard:
         ids: list[int] = []
         while len(ids) < effect.max_tokens and ids[-1:] != [END]:
             ids.append(self.engine.token_at(request, len(ids)))
-        session, task, _ = effect.generation
-        assert self.ledger.undisturbed.setdefault((session, task), ids) == ids
+        assert self.ledger.undisturbed.setdefault(effect.generation, ids) == ids
 
 
 class Disk:
@@ -150,6 +176,8 @@ class World:
         self.miners: list[Running] = []
         self.router: Running | None = None
         self.address: RouterAddress | None = None
+        self.routers: list[Running] = []
+        """All that run; ``router`` is the one that was started last."""
 
     def key(self) -> NodeKey:
         """A fresh key."""
@@ -179,17 +207,26 @@ class World:
         ):
             yield driver
 
-    async def run_router(self, task_status: Any) -> None:
-        """The router, until cancelled."""
-        key = self.key()
+    async def run_router(
+        self,
+        key: NodeKey | None = None,
+        port: int | None = None,
+        numbers: Mapping[SessionId, int] | None = None,
+        *,
+        task_status: Any,
+    ) -> None:
+        """A router, until it is cancelled; one that was there before comes back with what it had on disk."""
+        key = key or self.key()
         book = AdvertBook(PARAMS, self.rng.randbytes(16))
-        async with self.network.open(key, topic_rate_default=1_000) as transport:
-            settings = RouterSettings(key.node_id, tuple(transport.addresses), GENESIS.to_json(), rounds_max=4)
+        async with self.network.open(key, topic_rate_default=1_000, port=port) as transport:
+            addresses = tuple(transport.addresses)
+            settings = RouterSettings(key.node_id, addresses, GENESIS.to_json(), numbers or {}, rounds_max=4)
             machine = RouterMachine(settings, GENESIS.domain(), PARAMS, key.sign, book)
             self.address = replace(parse(transport.addresses[0]), network=GENESIS.network_id())
             with trio.CancelScope() as scope:
                 async with self.node(key, self.wrap_router(machine), "router", book, transport) as driver:
                     self.router = Running(key, transport, machine, driver, scope)
+                    self.routers.append(self.router)
                     task_status.started()
                     await trio.sleep_forever()
 
@@ -215,8 +252,8 @@ class World:
                     generations = Generations({MODEL: engine}, nursery, dispatch)  # type: ignore[dict-item]
                     return {Generate: generations.start, CancelGeneration: generations.cancel}
 
-                assert self.router is not None
-                await transport.connect(self.router.transport.addresses[0])
+                for router in self.routers:
+                    await transport.connect(router.transport.addresses[0])
                 async with self.node(key, machine, "miner", book, transport, offers, performers) as driver:
                     self.miners.append(Running(key, transport, machine.machine, driver, scope))
                     task_status.started()
@@ -246,11 +283,22 @@ class World:
             async with AsyncExitStack() as stack:
                 with trio.fail_after(timeout_ms / 1_000 + GRACE_S):
                     session = await stack.enter_async_context(net.session("fake", timeout_ms=timeout_ms))
+                stack.callback(self.check_record, session)
                 for number in range(1, rng.randint(1, 4) + 1):
                     await self.use_answer(session, number, rng)
                     await trio.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 30))))
         except RequestFailed as failed:
             self.ended(failed.code)
+
+    def check_record(self, session: Session) -> None:
+        """Every record holds, and no bid that any miner kept accuses the honest router."""
+        record = session.record()
+        assert [told.head for told in explain(record).segments] == list(record.heads)
+        for miner in self.miners:
+            for signed in miner.machine._bids.kept.values():
+                if open_countersigned(GENESIS.domain(), signed)[0].session == session.id:
+                    self.ledger.fates[judge_bid(record, signed).fate] += 1
+        assert BidFate.LEFT_OUT not in self.ledger.fates
 
     async def use_answer(self, session: Session, number: int, rng: random.Random) -> None:
         """One answer: read to its end, cancelled on the way, or left alone."""
@@ -325,13 +373,8 @@ class World:
 
     def check_empty(self) -> None:
         """No session, lease, stream or deadline of anybody is left."""
-        assert self.router is not None
-        machine = self.router.machine
-        assert set(machine.load().values()) == {0}, machine.load()
-        tables = (machine._peers, machine._leasing.miners, machine._bidders, machine._rounds_open, machine._queue)
-        clocks = (machine._round_deadlines, machine._task_deadlines, machine._session_deadlines)
-        assert [len(table) for table in (*tables, *clocks)] == [0] * 8
-        assert len(self.router.driver._channels) == 0
+        for router in self.routers:
+            self.check_router(router)
         for miner in self.miners:
             free, total = miner.machine.slots()
             assert free == total
@@ -340,10 +383,27 @@ class World:
                 miner.machine._peers,
                 miner.machine._deadlines,
                 miner.machine._bids._open,
+                miner.machine._direct.sessions,
+                miner.machine._silent,
             )
-            assert [len(table) for table in held] == [0] * 4
+            assert [len(table) for table in held] == [0] * len(held)
             assert len(miner.driver._channels) == 0
             assert not miner.driver._held
+
+    @staticmethod
+    def check_router(router: Running) -> None:
+        """No session, lease, stream or deadline of a router is left."""
+        machine = router.machine
+        assert set(machine.load().values()) == {0}, machine.load()
+        tables = (machine._peers, machine._leasing.miners, machine._bidders, machine._rounds_open, machine._queue)
+        clocks = (
+            machine._round_deadlines,
+            machine._task_deadlines,
+            machine._session_deadlines,
+            machine._lease_deadlines,
+        )
+        assert [len(table) for table in (*tables, *clocks)] == [0] * 9
+        assert len(router.driver._channels) == 0
 
 
 def wall_clock() -> Clock:

@@ -21,6 +21,8 @@ TIMEOUT_MS = 120_000
 class Failing(World):
     """A world whose first miner is sound; whatever else there is fails, stalls, is killed, dropped or cut off."""
 
+    tokens_max = 80
+
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.segments: list[int] = []
@@ -41,9 +43,10 @@ class Failing(World):
             for number in range(1, rng.randint(1, 4) + 1):
                 await self.use_answer(session, number, rng)
                 await trio.sleep(rng.choice((0.0, rng.uniform(0, 5))))
+            self.check_record(session)
 
     async def use_answer(self, session: Session, number: int, rng: random.Random) -> None:
-        tokens = rng.randint(1, 80)
+        tokens = rng.randint(1, self.tokens_max)
         async with session.ask(f"question {number}", max_tokens=tokens, timeout_ms=TIMEOUT_MS) as answer:
             await answer.read()
         self.ledger.check(answer, session.id, number)
@@ -92,8 +95,8 @@ class Failing(World):
                         for _ in range(self.rng.randint(1, 4)):
                             clients.start_soon(self.run_client)
                     faults.cancel_scope.cancel()
-            for link in self.network._links.values():
-                link.cut = False
+            for ends in list(self.network._links):
+                self.network.heal(*ends)
             await trio.sleep(60)
             self.check_empty()
             nodes.cancel_scope.cancel()

@@ -10,7 +10,7 @@ SEEDS = range(30)
 LONG_SEEDS = range(1_000, 1_500)
 
 
-@pytest.mark.spec("TASK-TERMINAL.1", "CHAIN-ORDER.1")
+@pytest.mark.spec("TASK-TERMINAL.1", "CHAIN-ORDER.1", "RECORD-EXPLAIN.1", "BID-OMISSION.1")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_world_that_fails(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     play(seed, monkeypatch)

@@ -57,8 +57,8 @@ class Liar:
         envelope = seal(domain, sign, boast)
         honest, digest = (envelope_digest(domain, e, Bid) for e in (effect.message, envelope))
         desk.bids[digest] = desk.bids.pop(honest)
-        session, router, _ = desk._open[effect.channel]
-        desk._open[effect.channel] = (session, router, digest)
+        session, router, *_ = desk._open[effect.channel]
+        desk._open[effect.channel] = (session, router, digest, envelope)
         return replace(effect, message=envelope)
 
 

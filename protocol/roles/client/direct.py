@@ -44,7 +44,7 @@ class DirectStreams:
         assert session.direct is not None
         try:
             match message:
-                case DirectReady():
+                case DirectReady() if message.session == session.id:
                     session.direct.ready = True
                     return []
                 case SegmentStart():
@@ -65,12 +65,19 @@ class DirectStreams:
         task = session.tasks.get(number)
         return task if task is not None and task.direct else None
 
+    def stalled(self, task: Task, now_ms: int) -> list[object]:
+        """Nothing came for too long, unless the order was waiting its turn: who is to blame the router finds out."""
+        if any(number < task.order.task for number in task.session.tasks):
+            self.tasks.await_direct(task, now_ms)
+            return []
+        return self.lost(task.session, now_ms)
+
     def lost(self, session: Session, now_ms: int, *, broken: bool = False) -> list[object]:
         """The stream is gone: what is under way comes through the router. Spec: [DIRECT-FALLBACK.1]"""
         effects = self.close(session)
         for task in list(session.tasks.values()):
             if task.direct:
-                if broken and session.assignment is not None:
+                if broken:
                     task.verifier.mend()
                 effects += self.tasks.relay(task, now_ms)
         return effects

@@ -21,7 +21,6 @@ from protocol.messages.sessions import (
     ROUTERS_MAX,
     Assignment,
     ClientHello,
-    CloseSession,
     OpenSession,
     RouterHello,
     SessionEnded,
@@ -127,7 +126,7 @@ class ClientMachine:
             session = self._held.sessions.get(handle)
             if session is not None and session.seek is not None:
                 effects += self._seeking.reopen(session, router, now_ms)
-        return effects
+        return effects + self._leave_unneeded()
 
     def _refuse_router(self, router: Router, why: str, now_ms: int) -> list[object]:
         gone = self._router_gone(router, "bad_request", f"the router is refused: {why}", now_ms)
@@ -147,7 +146,9 @@ class ClientMachine:
         held.deadlines.clear(("router", router.handle))
         effects: list[object] = []
         for session in list(router.sessions.values()):
-            over = at_fault or (session.assignment is None and len(session.opening.routers) == 1)
+            # Of a router that is only being asked nothing was taken: others may do better.
+            over = at_fault and session.seek is None
+            over = over or (session.assignment is None and len(session.opening.routers) == 1)
             if over:
                 effects += self._session_over(session, code, detail, 0)
             else:
@@ -191,6 +192,8 @@ class ClientMachine:
     def _assigned(self, session: Session, ready: SessionReady, now_ms: int) -> list[object]:
         assignment, before = ready.assignment, session.assignment
         domain, params = session.domain, session.router.known.params
+        if assignment.router != session.router.node:
+            raise RemoteProtocolError("the assignment is another router's")
         verify(typed_digest(domain, assignment), ready.signature, session.router.node, "the assignment")
         auction = verify_bid_set(domain, params, session.opening, ready.bid_set, assignment, before)
         effects: list[object] = []
@@ -210,7 +213,7 @@ class ClientMachine:
         if moved and before is not None:
             effects += self._tasks.go_on(session, assignment, now_ms)
         if session.seek is not None:
-            effects += self._seeking.assigned(session, now_ms)
+            effects += self._seeking.assigned(session, now_ms) + self._leave_unneeded()
         return effects
 
     @staticmethod
@@ -221,9 +224,7 @@ class ClientMachine:
             raise RemoteProtocolError("the number of a session's assignments only rises")
 
     def _close(self, session: Session, code: str, detail: str) -> list[object]:
-        effects: list[object] = []
-        if session.seek is None:
-            effects.append(Send(session.router.channel, CloseSession(session.id)))
+        effects = self._seeking.leave_off(session)
         return effects + self._session_over(session, code, detail, 0)
 
     def _end(self, session: Session, code: str, detail: str) -> list[object]:
@@ -240,18 +241,18 @@ class ClientMachine:
         for kind in ("session", "seek"):
             held.deadlines.clear((kind, session.handle))
         effects.append(Deliver(session.handle, SessionOver(code, detail, retry_after_ms)))
-        return effects + self._leave(session.router)
+        return effects + self._leave_unneeded()
 
-    def _leave(self, router: Router) -> list[object]:
-        """A router that was only looked for by a session is not needed after it."""
-        if router.handle > 0 or router.sessions or router.awaited_by:
-            return []
-        if self._held.by_channel.pop(router.channel, None) is None:
-            return []
-        if self._held.routers.get(router.node) is router:
-            del self._held.routers[router.node]
-        self._held.deadlines.clear(("router", router.handle))
-        return [Close(router.channel)]
+    def _leave_unneeded(self) -> list[object]:
+        """Routers that only sessions looked for, and that none has found or awaits, are left."""
+        held = self._held
+        unneeded = [r for r in held.by_channel.values() if r.handle < 0 and not r.sessions and not r.awaited_by]
+        for router in unneeded:
+            del held.by_channel[router.channel]
+            if held.routers.get(router.node) is router:
+                del held.routers[router.node]
+            held.deadlines.clear(("router", router.handle))
+        return [Close(router.channel) for router in unneeded]
 
     # What a router says
 
@@ -279,15 +280,16 @@ class ClientMachine:
         self, router: Router, message: SessionReady | SessionEnded | SessionResumed, now_ms: int
     ) -> list[object]:
         session = router.sessions.get(SessionId(Digest(message.session)))
-        if session is None:
+        if session is None or (session.seek is not None and not self._seeking.expects(session, message)):
             return []
         if isinstance(message, SessionResumed):
-            return self._seeking.resumed(session, message, now_ms) if session.seek is not None else []
+            found = self._seeking.resumed(session, message, now_ms) if session.seek is not None else []
+            return found + self._leave_unneeded()
         session.received += 1
         if isinstance(message, SessionReady):
             return self._assigned(session, message, now_ms)
         if session.seek is not None:
-            return self._seeking.refused(session, now_ms)
+            return self._seeking.refused(session, message, now_ms)
         return self._session_over(session, _known(message.code), message.detail, message.retry_after_ms)
 
     def _about_task(
@@ -295,7 +297,8 @@ class ClientMachine:
     ) -> list[object]:
         name = message.head if isinstance(message, SegmentStart | LaneEnded) else message
         session = router.sessions.get(SessionId(Digest(name.session)))
-        if session is None:
+        if session is None or session.seek is not None:
+            # A router that is asked for the session has to say first whether it holds it.
             return []
         session.received += 1
         if isinstance(message, LaneEnded):
@@ -306,6 +309,7 @@ class ClientMachine:
             return []
         try:
             if isinstance(message, SegmentStart):
+                self._tasks.relayed(task)
                 return self._tasks.head(task, message)
             if isinstance(message, FrameMessage):
                 return self._tasks.frame(task, message, router.channel, now_ms)
@@ -334,7 +338,7 @@ class ClientMachine:
         if kind == "session" and session is not None:
             return self._close(session, "deadline_exceeded", "the router found no miner in time")
         if kind == "direct" and task is not None:
-            return self._tasks.relay(task, now_ms)
+            return self._direct.stalled(task, now_ms)
         if kind == "task" and task is not None:
             detail = "no terminal event from the router in time"
             return self._tasks.over(task, TaskFact.FAILED, "deadline_exceeded", detail, 0)

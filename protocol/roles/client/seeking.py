@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from protocol.core.ids import NodeId
 from protocol.core.machine import Open, Send
 from protocol.core.signing import typed_digest
-from protocol.messages.sessions import ClientHello, OpenSession, ResumeSession, RouterTerm, SessionResumed, SignedTerm
+from protocol.messages.sessions import (
+    ClientHello,
+    CloseSession,
+    OpenSession,
+    ResumeSession,
+    RouterTerm,
+    SessionEnded,
+    SessionReady,
+    SessionResumed,
+    SignedTerm,
+)
 from protocol.roles.client.events import Deliver, RouterFound, RouterSought
 from protocol.roles.client.orders import U32_MAX
 from protocol.roles.client.state import Held, Router, Seek, Session
@@ -20,6 +30,8 @@ from protocol.roles.client.tasks import Tasks
 SEEK_MS = 15_000
 """So long a session without a router is kept alive."""
 GREETING_MS = 3_000
+OPEN_MS = 4_000
+"""What a router is given to find miners in: less than it is waited for, so that its own refusal comes first."""
 ANSWER_MS = 5_000
 PAUSE_MS = 500
 """Before all routers are tried once more."""
@@ -51,7 +63,7 @@ class Seeking:
         seek = session.seek
         assert seek is not None
         if now_ms >= seek.until_ms:
-            return self.end(session, "router_lost", "no router of the session answered in time")
+            return self.end(session, "router_lost", f"no router of the session took it on in time{seek.refusal}")
         if not seek.routers:
             seek.routers = self._routers(session)
             self._wait(session, min(now_ms + PAUSE_MS, seek.until_ms))
@@ -70,10 +82,19 @@ class Seeking:
 
     def again(self, session: Session, now_ms: int) -> list[object]:
         """A pause is over, or a router took too long."""
-        for router in self.held.routers.values():
+        effects = self.leave_off(session)
+        return effects + self._next(session, now_ms)
+
+    def leave_off(self, session: Session) -> list[object]:
+        """No router is to do anything more for the session: what one still finds for it nobody would use."""
+        effects: list[object] = []
+        for router in self.held.by_channel.values():
             router.awaited_by.pop(session.handle, None)
-            router.sessions.pop(session.id, None)
-        return self._next(session, now_ms)
+            if router.sessions.pop(session.id, None) is not None:
+                effects.append(Send(router.channel, CloseSession(session.id)))
+                if session.seek is not None:
+                    session.seek.resumable = False
+        return effects
 
     def _reach(self, session: Session, node: NodeId, now_ms: int) -> list[object]:
         router = self.held.routers.get(node)
@@ -93,6 +114,8 @@ class Seeking:
     def reopen(self, session: Session, router: Router, now_ms: int) -> list[object]:
         """A router answers: it may hold the session still, or gets it anew."""
         assert session.seek is not None
+        if router.known.network_id() != session.router.known.network_id():
+            return self._next(session, now_ms)
         held_there = router.node == session.router.node and session.seek.resumable and session.assignment is not None
         session.router = router
         router.sessions[session.id] = session
@@ -112,18 +135,30 @@ class Seeking:
         term = RouterTerm(session.id, router.node, (max(before, last) // TERM_NUMBERS + 1) * TERM_NUMBERS)
         session.term = SignedTerm(term, self.held.sign(typed_digest(session.domain, term)))
         signature = self.held.sign(session.id)
-        timeout_ms = min(session.timeout_ms, U32_MAX, ANSWER_MS)
+        timeout_ms = min(session.timeout_ms, OPEN_MS)
         message = OpenSession(session.opening, signature, timeout_ms, min(session.tokens, U32_MAX), session.term)
         return [Send(router.channel, message)]
+
+    @staticmethod
+    def expects(session: Session, message: SessionReady | SessionEnded | SessionResumed) -> bool:
+        """Whether a router answers what it was asked last; a slow one may still speak of what was asked before."""
+        assert session.seek is not None
+        match message:
+            case SessionResumed():
+                return session.seek.resumable
+            case SessionReady():
+                after = session.term.term.after if session.term is not None else 0
+                return not session.seek.resumable and message.assignment.number > after
+        return message.code != "session_closed"
 
     def resumed(self, session: Session, message: SessionResumed, now_ms: int) -> list[object]:
         """The router held the session: what was missed follows; what it missed is sent again."""
         effects = self._found(session)
         for task in list(session.tasks.values()):
-            if task.order.task > message.last_task:
+            if task.order.task > message.last_task or task.fell_back:
                 effects += self.tasks.submit(task, now_ms)
-            elif not task.direct and task.verifier.head is not None and task.verifier.index > 0:
-                effects += self.tasks.ack(task, session.router.channel)
+            if not task.direct:
+                effects += self.tasks.ack_again(task)
             if task.cancelled:
                 effects += self.tasks.send_cancel(task)
         return effects
@@ -132,22 +167,22 @@ class Seeking:
         """A router that had nothing of the session leased miners for it: it gets every open order."""
         effects = self._found(session)
         for task in list(session.tasks.values()):
-            task.direct = False
-            self.held.deadlines.clear(("direct", task.handle))
+            self.tasks.relayed(task)
+            task.fell_back = False
             effects += self.tasks.submit(task, now_ms)
             if task.cancelled:
                 effects += self.tasks.send_cancel(task)
         return effects
 
-    def refused(self, session: Session, now_ms: int) -> list[object]:
+    def refused(self, session: Session, message: SessionEnded, now_ms: int) -> list[object]:
         """The router does not hold the session, or does not want it."""
         assert session.seek is not None
         if session.seek.resumable and session.assignment is not None:
             session.seek.resumable = False
             self._wait(session, now_ms + ANSWER_MS)
             return self._open_anew(session)
-        session.router.sessions.pop(session.id, None)
-        return self._next(session, now_ms)
+        session.seek.refusal = f"; the last that answered said {message.code}: {message.detail}"
+        return self.again(session, now_ms)
 
     def _found(self, session: Session) -> list[object]:
         session.seek = None

@@ -1,6 +1,6 @@
 """What a client holds of its routers, sessions and tasks. Data only; the rules are beside it."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from protocol.core.deadlines import Deadlines
@@ -21,6 +21,9 @@ from protocol.session.lifecycle import (
     task_lifecycle,
 )
 from protocol.session.transcript import LaneVerifier
+
+OVER_DIRECTLY_MAX = 64
+"""At least as many orders as a session may have open at once."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,17 @@ class Seek:
     """Not tried yet in this turn."""
     resumable: bool = True
     """Whether the router that served it last may still hold it."""
+    refusal: str = ""
+    """What the last one that did not want it said."""
+
+
+@dataclass(slots=True)
+class Withheld:
+    """An order as its other lanes run it."""
+
+    order: TaskOrder
+    ended: set[bytes] = field(default_factory=set)
+    """Leases whose miners signed their end of it."""
 
 
 @dataclass(slots=True)
@@ -84,7 +98,9 @@ class Session:
     direct: Direct | None = None
     orders: int = 0
     tasks: dict[int, "Task"] = field(default_factory=dict)
-    withheld: "OrderedDict[int, TaskOrder]" = field(default_factory=OrderedDict)
+    over_directly: deque[int] = field(default_factory=lambda: deque(maxlen=OVER_DIRECTLY_MAX))
+    """Orders whose end came directly under the present lease; whether the router heard of it is not known here."""
+    withheld: "OrderedDict[int, Withheld]" = field(default_factory=OrderedDict)
     """Orders whose other lanes may still end."""
 
     @property
@@ -106,6 +122,8 @@ class Task:
     verifier: LaneVerifier
     direct: bool
     """Whether its frames are expected on the session's direct stream."""
+    fell_back: bool = False
+    """Whether they were, and the router has to know that they are not."""
     life: Lifecycle[TaskState, TaskFact] = field(default_factory=task_lifecycle)
     acked: int = 0
     frames: int = 0

@@ -17,13 +17,14 @@ from protocol.messages.tasks import (
 )
 from protocol.roles.client.events import AskTask, Deliver, Handle, LaneReported, TaskHead, TaskOver, TaskText
 from protocol.roles.client.orders import find_fault, order_of, prompt_of
-from protocol.roles.client.state import Held, Session, Task
+from protocol.roles.client.state import Held, Session, Task, Withheld
 from protocol.session.lifecycle import TaskFact
 from protocol.session.transcript import (
     LaneVerifier,
     SegmentExpectation,
     check_ended,
     expect_segment,
+    fits,
     make_ack,
 )
 
@@ -31,6 +32,9 @@ GRACE_MS = 2_000
 """How much longer than the router the client waits: the router's own terminal event says more."""
 CANCEL_TIMEOUT_MS = 5_000
 STALL_FACTOR = 10
+ACKS_SHARE = 4
+"""Between frames a client waits at most this share of frame_gap_timeout_ms, half of what a miner waits for acks: those
+that are lost with the stream come again by way of the router in time."""
 WITHHELD_MAX = 64
 
 
@@ -67,7 +71,7 @@ class Tasks:
         task.life.take(TaskFact.STARTED)
         self.held.tasks[event.handle] = session.tasks[order.task] = task
         if session.opening.lanes > 1:
-            session.withheld[order.task] = order
+            session.withheld[order.task] = Withheld(order)
             while len(session.withheld) > WITHHELD_MAX:
                 session.withheld.popitem(last=False)
         self.held.deadlines.set(("task", event.handle), task.until_ms + GRACE_MS)
@@ -86,14 +90,21 @@ class Tasks:
         """Send the order to the session's router, with what was verified of its answer so far."""
         left_ms = max(1, task.until_ms - now_ms)
         if task.direct:
-            self._await_direct(task, now_ms)
-        message = SubmitTask(task.order, task.signature, task.prompt, left_ms, task.direct, task.continuation())
+            self.await_direct(task, now_ms)
+        resume = task.continuation()
+        if resume is not None and not fits(task.session.router.known.params, resume):
+            detail = "what was answered so far is too long to be gone on with"
+            return self.send_cancel(task) + self.over(task, TaskFact.FAILED, "miner_lost", detail, 0)
+        message = SubmitTask(task.order, task.signature, task.prompt, left_ms, task.direct, resume)
         return [Send(task.session.router.channel, message)]
 
     def go_on(self, session: Session, assignment: Assignment, now_ms: int) -> list[object]:
         """Another miner goes on where the last signed frame ended. Spec: [CHAIN-TAKEOVER.1]"""
         effects: list[object] = []
-        for task in session.tasks.values():
+        while session.over_directly:
+            # If the lost miner did not report it, the router waits for this client's word on it.
+            effects += self._done(session, session.over_directly.popleft())
+        for task in list(session.tasks.values()):
             task.verifier.take_over(self._expect(session, task.order, assignment))
             if task.direct:
                 effects += self.relay(task, now_ms)
@@ -101,10 +112,21 @@ class Tasks:
 
     def relay(self, task: Task, now_ms: int) -> list[object]:
         """What came directly shall come through the router from here on. Spec: [DIRECT-FALLBACK.1]"""
+        self.relayed(task)
+        task.fell_back = True
+        self._expect_again(task)
+        if task.session.seek is not None:
+            return []
+        effects = self.submit(task, now_ms)
+        if task.handle not in self.held.tasks:
+            return effects
+        effects += self.ack_again(task)
+        return effects + self.send_cancel(task) if task.cancelled else effects
+
+    def relayed(self, task: Task) -> None:
+        """Its frames come through the router: the miner may have found no stream before this client lost it."""
         task.direct = False
         self.held.deadlines.clear(("direct", task.handle))
-        self._expect_again(task)
-        return self.submit(task, now_ms) if task.session.seek is None else []
 
     @staticmethod
     def _expect_again(task: Task) -> None:
@@ -121,22 +143,30 @@ class Tasks:
         task.cancelled = True
         at, limit = self.held.deadlines.at(("task", handle)), now_ms + CANCEL_TIMEOUT_MS
         self.held.deadlines.set(("task", handle), limit if at is None else min(at, limit))
-        return self.send_cancel(task) if task.session.seek is None else []
+        return self.send_cancel(task)
+
+    def send_cancel(self, task: Task) -> list[object]:
+        """Tell the router."""
+        return self._done(task.session, task.order.task)
 
     @staticmethod
-    def send_cancel(task: Task) -> list[object]:
-        """Tell the router."""
-        return [Send(task.session.router.channel, CancelTask(task.session.id, task.order.task))]
+    def _done(session: Session, number: int) -> list[object]:
+        return [Send(session.router.channel, CancelTask(session.id, number))] if session.seek is None else []
 
     def head(self, task: Task, message: SegmentStart) -> list[object]:
         """A segment begins. Raises TranscriptError."""
         task.verifier.begin(message.head)
         task.life.take(TaskFact.HEAD)
+        if task.heads and task.heads[-1] == message.head:
+            # Sent again by another way.
+            return []
         task.heads.append(message.head)
         return [Deliver(task.handle, TaskHead(message.head))]
 
     def frame(self, task: Task, message: FrameMessage, channel: Channel, now_ms: int) -> list[object]:
         """Verified tokens. Raises TranscriptError."""
+        if message.end is not None and message.end.reason is EndReason.CANCELLED and not task.cancelled:
+            raise TranscriptError("end.reason", "an order that nobody cancelled ends as cancelled")
         task.verifier.take(message)
         task.frames += 1
         task.ids += message.ids
@@ -161,16 +191,29 @@ class Tasks:
         task.acked = task.verifier.index
         return [Send(channel, make_ack(task.session.domain, self.held.sign, task.verifier))]
 
+    def ack_again(self, task: Task) -> list[object]:
+        """Acks may have been lost with a stream, and with them the miner's credit."""
+        head, assignment = task.verifier.head, task.session.assignment
+        if head is None or assignment is None or head.generation != assignment.generations[0]:
+            # The miner of an earlier lease needs none, and a router that never had it knows no such generation.
+            return []
+        return self.ack(task, task.session.router.channel) if task.verifier.index > 0 else []
+
     def _paced(self, task: Task, now_ms: int) -> None:
         if task.framed_ms is not None:
             task.gap_ms = max(task.gap_ms, now_ms - task.framed_ms)
         task.framed_ms = now_ms
-        self._await_direct(task, now_ms)
+        self.await_direct(task, now_ms)
 
-    def _await_direct(self, task: Task, now_ms: int) -> None:
-        """How long the miner may be silent before the router is asked to find out."""
+    def await_direct(self, task: Task, now_ms: int) -> None:
+        """How long the miner may be silent before the router is asked to find out: ten times what it was.
+
+        Spec: [DIRECT-FALLBACK.1]
+        """
         params = task.session.router.known.params
         patience_ms = params.frame_gap_timeout_ms
+        if task.framed_ms is not None:
+            patience_ms //= ACKS_SHARE
         if task.gap_ms:
             patience_ms = min(max(STALL_FACTOR * task.gap_ms, params.stall_ms_min), patience_ms)
         self.held.deadlines.set(("direct", task.handle), now_ms + patience_ms)
@@ -178,15 +221,16 @@ class Tasks:
     def lane_ended(self, session: Session, message: LaneEnded) -> list[object]:
         """A lane that was streamed to nobody has ended. Raises RemoteProtocolError if that does not hold."""
         head, assignment = message.head, session.assignment
-        order = session.withheld.get(head.task)
-        if order is None or assignment is None:
+        withheld = session.withheld.get(head.task)
+        if withheld is None or assignment is None:
             return []
-        if not 0 < head.lane < session.opening.lanes:
-            raise RemoteProtocolError("the end of a lane that the session does not have")
+        if not 0 < head.lane < session.opening.lanes or head.generation in withheld.ended:
+            raise RemoteProtocolError("the end of a lane that the session does not have, or that has ended")
         try:
-            check_ended(session.domain, self._expect(session, order, assignment, head.lane), message)
+            check_ended(session.domain, self._expect(session, withheld.order, assignment, head.lane), message)
         except TranscriptError as error:
             raise RemoteProtocolError(f"lane {head.lane}: {error}") from error
+        withheld.ended.add(head.generation)
         return [Deliver(session.handle, LaneReported(message))]
 
     def over(self, task: Task, fact: TaskFact, code: str, detail: str, retry_after_ms: int) -> list[object]:
@@ -194,6 +238,8 @@ class Tasks:
         task.life.take(fact)
         self.held.tasks.pop(task.handle, None)
         task.session.tasks.pop(task.order.task, None)
+        if task.direct:
+            task.session.over_directly.append(task.order.task)
         for kind in ("task", "direct"):
             self.held.deadlines.clear((kind, task.handle))
         end = task.verifier.end if fact is not TaskFact.FAILED else None

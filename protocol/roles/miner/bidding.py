@@ -3,21 +3,23 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from protocol.core.codec import Message
+from protocol.core.codec import Message, pack
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId
-from protocol.core.machine import Channel, ChannelNumbers, Close, Learn, Note, Open, Send
+from protocol.core.machine import Channel, ChannelNumbers, Close, Learn, Note, Open, Persist, Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
 from protocol.messages.adverts import ModelOffer
 from protocol.messages.envelope import Envelope, envelope_digest, seal, unseal
-from protocol.messages.sessions import Announcement, Bid, BidReceipt
+from protocol.messages.sessions import Announcement, Bid, BidReceipt, CountersignedBid
 from protocol.session.lottery import is_eligible
 
 BIDS_OPEN_MAX = 128
 RECEIPTS_MAX = 512
 RECEIPT_TIMEOUT_MS = 5_000
+BID_RECORDS = b"bid/"
+"""What the names of kept bids start with; the digest of the bid follows."""
 
 
 class Speed:
@@ -47,9 +49,12 @@ class BidDesk:
         sign: Sign,
         offers: Mapping[ModelDigest, ModelOffer],
         numbers: ChannelNumbers,
+        kept: Mapping[bytes, CountersignedBid],
     ) -> None:
         self.speed = Speed()
-        self.receipts: OrderedDict[SessionId, Envelope] = OrderedDict()
+        self.kept = OrderedDict(kept)
+        """The newest bids that a router countersigned, oldest first, by the names of their records: durable, for
+        :func:`protocol.session.record.judge_bid`."""
         self.bids: OrderedDict[Digest, Bid] = OrderedDict()
         self._node = node
         self._domain = domain
@@ -57,7 +62,7 @@ class BidDesk:
         self._sign = sign
         self._offers = offers
         self._numbers = numbers
-        self._open: dict[Channel, tuple[SessionId, NodeId, Digest]] = {}
+        self._open: dict[Channel, tuple[SessionId, NodeId, Digest, Envelope]] = {}
         self._deadlines: Deadlines[Channel] = Deadlines()
 
     def announced(self, origin: NodeId, announcement: Announcement, free: int, total: int, now_ms: int) -> list[object]:
@@ -93,7 +98,7 @@ class BidDesk:
         envelope = seal(self._domain, self._sign, bid)
         digest = envelope_digest(self._domain, envelope, Bid)
         channel = self._numbers.take()
-        self._open[channel] = (SessionId(Digest(bid.session)), router, digest)
+        self._open[channel] = (SessionId(Digest(bid.session)), router, digest, envelope)
         self._deadlines.set(channel, now_ms + RECEIPT_TIMEOUT_MS)
         self.bids[digest] = bid
         while len(self.bids) > RECEIPTS_MAX:
@@ -107,7 +112,7 @@ class BidDesk:
 
     def received(self, channel: Channel, message: Message) -> list[object]:
         """The router's countersignature, or something else that ends the stream."""
-        session, router, digest = self._open[channel]
+        session, router, digest, bid = self._open[channel]
         effects: list[object] = [Close(channel)]
         try:
             if not isinstance(message, Envelope):
@@ -115,12 +120,23 @@ class BidDesk:
             receipt, signer = unseal(self._domain, message, BidReceipt)
             if signer != router or receipt.bid != digest or receipt.session != session:
                 raise RemoteProtocolError("the receipt is for another bid")
-            self.receipts[session] = message
-            while len(self.receipts) > RECEIPTS_MAX:
-                self.receipts.popitem(last=False)
+            effects += self._keep(digest, CountersignedBid(bid, message))
         except RemoteProtocolError as error:
             effects.append(Note("bid.receipt-refused", (("router", router.hex()), ("why", str(error)))))
         self.closed(channel)
+        return effects
+
+    def _keep(self, digest: Digest, signed: CountersignedBid) -> list[object]:
+        """Make a countersigned bid durable in place of the oldest. Spec: [BID-KEPT.1]
+
+        Each record is a key of its own: nothing that is said in the session waits for the disk.
+        """
+        name = BID_RECORDS + digest
+        self.kept[name] = signed
+        effects: list[object] = [Persist(name, ((name, pack(signed)),))]
+        while len(self.kept) > RECEIPTS_MAX:
+            oldest, _ = self.kept.popitem(last=False)
+            effects.append(Persist(oldest, ((oldest, None),)))
         return effects
 
     def closed(self, channel: Channel) -> None:

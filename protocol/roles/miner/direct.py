@@ -15,12 +15,13 @@ from protocol.roles.miner.leases import Lease
 class DirectStreams:
     """At most one a lease."""
 
-    def __init__(self, node: NodeId, domain: Domain) -> None:
+    def __init__(self, node: NodeId, domain: Domain, peers: dict[Channel, NodeId]) -> None:
         self.sessions: dict[Channel, SessionId] = {}
+        self._peers = peers
         self._node = node
         self._domain = domain
 
-    def attach(self, lease: Lease, channel: Channel, peer: NodeId, message: AttachDirect) -> list[object]:
+    def attach(self, lease: Lease, channel: Channel, message: AttachDirect) -> list[object]:
         """The client takes lane 0 on this stream from its next order on. Raises RemoteProtocolError.
 
         Spec: [DIRECT-TOKEN.1]
@@ -28,20 +29,20 @@ class DirectStreams:
         assignment = message.assignment
         verify(typed_digest(self._domain, assignment), message.signature, lease.router, "the assignment")
         lane = (assignment.miners[0], assignment.generations[0])
-        if peer != lease.opening.client or lane != (self._node, lease.generation):
+        if self._peers[channel] != lease.opening.client or lane != (self._node, lease.generation):
             raise RemoteProtocolError("the assignment is not this client's token of the lease of lane 0")
-        before = lease.direct
-        if before is not None:
-            self.detach(lease, before)
+        replaced = self.detach(lease)
         lease.direct, self.sessions[channel] = channel, lease.session
+        lease.direct_from = lease.last_task + 1
         ready = Send(channel, DirectReady(lease.session), key=lease.session)
-        return [ready] if before is None else [Close(before), ready]
+        return [*replaced, ready]
 
-    def detach(self, lease: Lease | None, channel: Channel) -> None:
-        """The stream is gone: its lane waits until the client says, through the router, where it stands."""
-        del self.sessions[channel]
-        if lease is None or lease.direct != channel:
-            return
-        lease.direct = None
+    def detach(self, lease: Lease) -> list[object]:
+        """The stream is of no use now: its lane waits until the client says, through the router, where it stands."""
+        channel, lease.direct = lease.direct, None
+        if channel is None:
+            return []
+        del self.sessions[channel], self._peers[channel]
         if lease.in_flight == channel:
             lease.in_flight = None
+        return [Close(channel)]

@@ -52,6 +52,7 @@ class Lane:
         self._end: EndRecord | None = None
         self._signature: bytes | None = None
         """Of the end, once it is signed."""
+        self._acked_chain = previous
         self._boundaries: dict[int, Digest] = {}
         """Chain value at the end of each frame that is not acknowledged: what an ack may name."""
         self._unacked: deque[FrameMessage] = deque()
@@ -112,20 +113,19 @@ class Lane:
         chain = close_chain(self.writer.chain, self._end)
         return LaneEnded(self.writer.head, self._end, chain, self._signature)
 
-    def relay_from(self, index: int) -> list[Message]:
+    def relay_from(self, index: int, chain: bytes) -> list[Message]:
         """Go on through the router, from what the client has: the same frames again, then new ones.
 
-        Raises RemoteProtocolError for an index from which the frames are not held. Spec: [DIRECT-FALLBACK.1]
+        Raises RemoteProtocolError if the client has there what was not signed here, or acknowledged more already.
+        Spec: [DIRECT-FALLBACK.1]
         """
-        if self.writer is None:
-            self.delivery = Delivery.RELAYED
-            return []
-        again = [frame for frame in self._unacked if frame.first_index >= index]
-        first = self._unacked[0].first_index if self._unacked else self.writer.index
-        if not first <= index <= self.writer.index or (again and again[0].first_index != index):
-            raise RemoteProtocolError(f"no frame of the lane starts after token {index}")
+        if {**self._boundaries, self.acked: self._acked_chain}.get(index) != chain:
+            raise RemoteProtocolError(f"no frame of the lane ends at token {index} with such a chain")
         self.delivery = Delivery.RELAYED
+        again = [frame for frame in self._unacked if frame.first_index >= index]
         self._unacked.clear()
+        if self.writer is None:
+            return []
         head: list[Message] = [SegmentStart(self.writer.head)] if index == self.start_index else []
         return [*head, *again]
 
@@ -160,7 +160,7 @@ class Lane:
             return
         if self._boundaries.get(ack.index) != ack.chain:
             raise RemoteProtocolError("an ack names another chain than the one signed")
-        self.acked = ack.index
+        self.acked, self._acked_chain = ack.index, Digest(ack.chain)
         self._boundaries = {index: chain for index, chain in self._boundaries.items() if index > ack.index}
         while self._unacked and _was_read(self._unacked[0], ack.index):
             self._unacked.popleft()

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 
 from protocol.core.ids import Generation, ModelDigest, NodeId, SessionId
-from protocol.core.machine import Channel
+from protocol.core.machine import Channel, Close, Send
 from protocol.core.signing import Domain, typed_digest
-from protocol.messages.sessions import SessionOpen
+from protocol.messages.sessions import LeaseBusy, SessionOpen, SignedTerm
 from protocol.messages.tasks import Delivery, SegmentHead
 from protocol.roles.miner.lane import Lane
 from protocol.session.transcript import prompt_tokens_digest
+
+SERVED_BY_ANOTHER = "another router serves the session"
 
 
 @dataclass(slots=True)
@@ -20,8 +22,8 @@ class Lease:
     router: NodeId
     channel: Channel
     generation: Generation
-    after: int = 0
-    """Assignments of this router carry greater numbers: what its term says, 0 for the session's first router."""
+    term: SignedTerm | None = None
+    """By which the router serves the session; the first one needs none."""
     last_task: int = 0
     """Orders of a session come with rising numbers; none is run twice."""
     assignment_number: int = 0
@@ -29,8 +31,24 @@ class Lease:
     """Running and not yet fully acknowledged, by (task, lane)."""
     direct: Channel | None = None
     """The stream on which the session's client takes lane 0 itself."""
+    direct_from: int = 0
+    """The first order that goes there: those before began on another stream, and stay where they are."""
     in_flight: Channel | None = None
     """Where a frame was given to the stream and not yet reported as sent: one at a time, the first at once."""
+
+    @property
+    def after(self) -> int:
+        """Assignments of this router carry greater numbers."""
+        return self.term.term.after if self.term is not None else 0
+
+    def yields_to(self, router: NodeId, after: int) -> bool:
+        """Whether a router may have the session's lease in place of this one. Spec: [ROUTER-TERM.1]"""
+        return after > self.after or (after == self.after and router == self.router)
+
+    def hand_on(self, router: NodeId, term: SignedTerm | None) -> list[object]:
+        """End this lease for the router's next one, or for another router's: the one that loses it is shown why."""
+        busy = LeaseBusy(self.session, 0, SERVED_BY_ANOTHER, term)
+        return [*([Send(self.channel, busy)] if router != self.router else []), Close(self.channel)]
 
     @property
     def model(self) -> ModelDigest:
@@ -39,7 +57,9 @@ class Lease:
 
     def stream_of(self, lane: Lane) -> Channel | None:
         """Where a lane's frames go now; None: nowhere, the client's own stream is not there."""
-        return self.direct if lane.delivery is Delivery.DIRECT else self.channel
+        if lane.delivery is not Delivery.DIRECT:
+            return self.channel
+        return self.direct if lane.order.task >= self.direct_from else None
 
     def head_of(self, lane: Lane, domain: Domain, miner: NodeId, prompt_tokens: tuple[int, ...]) -> SegmentHead:
         """What the segment of a lane binds."""

@@ -6,7 +6,7 @@ is free.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.core.codec import Message
 from protocol.core.deadlines import Deadlines
@@ -30,6 +30,7 @@ from protocol.core.signing import Domain, Sign, typed_digest, verify
 from protocol.messages.adverts import ModelOffer
 from protocol.messages.sessions import (
     Announcement,
+    CountersignedBid,
     LeaseBusy,
     LeaseGrant,
     LeaseRelease,
@@ -57,7 +58,7 @@ from protocol.roles.miner.events import (
     Rendered,
 )
 from protocol.roles.miner.lane import Lane
-from protocol.roles.miner.leases import Generations, Lease
+from protocol.roles.miner.leases import SERVED_BY_ANOTHER, Generations, Lease
 from protocol.roles.miner.orders import check_order, check_term, generation_of
 from protocol.session.transcript import SegmentWriter, check_resume
 
@@ -75,6 +76,8 @@ class MinerSettings:
     offers: Mapping[ModelDigest, ModelOffer]
     boot: bytes
     """16 random bytes drawn at process start."""
+    kept: Mapping[bytes, CountersignedBid] = field(default_factory=dict)
+    """Countersigned bids of earlier lives by their records in the store, oldest first."""
 
 
 class MinerMachine:
@@ -89,12 +92,12 @@ class MinerMachine:
         self._params = params
         self._sign = sign
         self._generations = Generations(settings.boot)
-        self._bids = BidDesk(settings.node, domain, params, sign, settings.offers, ChannelNumbers())
+        self._bids = BidDesk(settings.node, domain, params, sign, settings.offers, ChannelNumbers(), settings.kept)
         self._leases: dict[SessionId, Lease] = {}
         self._by_channel: dict[Channel, SessionId | None] = {}
         self._peers: dict[Channel, NodeId] = {}
         self._deadlines: Deadlines[tuple[str, GenerationKey]] = Deadlines()
-        self._direct = DirectStreams(settings.node, domain)
+        self._direct = DirectStreams(settings.node, domain, self._peers)
         self._silent: Deadlines[Channel] = Deadlines()
         """Streams that carry no lease yet: a router asks at once or not at all."""
 
@@ -126,8 +129,7 @@ class MinerMachine:
                 return self._sent(event.channel, now_ms)
             case ChannelClosed():
                 self._bids.closed(event.channel)
-                self._detach(event.channel)
-                return self._drop_channel(event.channel)
+                return self._detach(event.channel, now_ms) + self._drop_channel(event.channel)
             case DeadlineReached():
                 return self._bids.expire(now_ms) + self._expire(now_ms)
             case Rendered() | Produced() | Generated() | GenerationFailed():
@@ -152,7 +154,7 @@ class MinerMachine:
         try:
             match event.message:
                 case AttachDirect():
-                    return self._attach(event.channel, event.message)
+                    return self._attach(event.channel, event.message, now_ms)
                 case RelayTask():
                     return self._relay(event.channel, event.message, now_ms)
                 case LeaseRequest():
@@ -181,15 +183,15 @@ class MinerMachine:
             raise RemoteProtocolError("the session does not name this router")
         after = check_term(self._domain, opening, session, peer, request.term)
         held = self._leases.get(session)
-        refusal = self._refusal(session, request, now_ms)
-        if held is not None and (after < held.after or (after == held.after and peer != held.router)):
-            refusal = "another router serves the session"
+        refusal, term = self._refusal(session, request, now_ms), None
+        if held is not None and not held.yields_to(peer, after):
+            refusal, term = SERVED_BY_ANOTHER, held.term
         if refusal is not None:
             self._drop_channel(channel)
-            return [Send(channel, LeaseBusy(session, RETRY_AFTER_MS, refusal)), Close(channel)]
+            return [Send(channel, LeaseBusy(session, RETRY_AFTER_MS, refusal, term)), Close(channel)]
         # A lane that is taken over by the miner of another one, or at the word of another router: one lease a session.
-        effects = [*self._drop_channel(held.channel), Close(held.channel)] if held is not None else []
-        lease = Lease(session, opening, peer, channel, self._generations.take(), after)
+        effects = [*self._drop_channel(held.channel), *held.hand_on(peer, request.term)] if held is not None else []
+        lease = Lease(session, opening, peer, channel, self._generations.take(), request.term)
         self._leases[session] = lease
         self._by_channel[channel] = session
         self._silent.clear(channel)
@@ -225,9 +227,7 @@ class MinerMachine:
         if lease is None:
             return []
         self._deadlines.clear(("idle", (lease.session, 0, 0)))
-        effects: list[object] = []
-        if lease.direct is not None:
-            effects += self._detach(lease.direct)
+        effects = self._direct.detach(lease)
         for lane in lease.lanes.values():
             effects += self._forget(lane)
         return effects
@@ -328,28 +328,28 @@ class MinerMachine:
         if lease is None or lease.in_flight != channel:
             return []
         lease.in_flight = None
+        return self._pump_all(lease, now_ms)
+
+    def _pump_all(self, lease: Lease, now_ms: int) -> list[object]:
         return [effect for lane in lease.lanes.values() for effect in self._pump(lease, lane, now_ms)]
 
     # A client's own stream
 
-    def _attach(self, channel: Channel, message: AttachDirect) -> list[object]:
+    def _attach(self, channel: Channel, message: AttachDirect, now_ms: int) -> list[object]:
         lease = self._leases.get(SessionId(Digest(message.assignment.session)))
         if lease is None or self._by_channel[channel] is not None:
             raise RemoteProtocolError("no lease is held for the session")
-        if lease.direct is not None:
-            self._peers.pop(lease.direct, None)
-        effects = self._direct.attach(lease, channel, self._peers[channel], message)
+        effects = self._direct.attach(lease, channel, message)
         del self._by_channel[channel]
         self._silent.clear(channel)
-        return effects
+        return effects + self._pump_all(lease, now_ms)
 
-    def _detach(self, channel: Channel) -> list[object]:
-        session = self._direct.sessions.get(channel)
-        if session is None:
+    def _detach(self, channel: Channel, now_ms: int) -> list[object]:
+        if channel not in self._direct.sessions:
             return []
-        self._peers.pop(channel, None)
-        self._direct.detach(self._leases.get(session), channel)
-        return [Close(channel)]
+        lease = self._leases[self._direct.sessions[channel]]
+        # A frame of one order may have been in flight there while the next order's tokens wait for the router's stream.
+        return [*self._direct.detach(lease), *self._pump_all(lease, now_ms)]
 
     def _from_client(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
         lease = self._leases[self._direct.sessions[channel]]
@@ -358,18 +358,25 @@ class MinerMachine:
                 return self._ack(lease, message, now_ms)
             raise RemoteProtocolError(f"{type(message).__name__} goes through the router")
         except RemoteProtocolError as error:
-            note = Note("miner.peer-broke-rule", (("peer", self._peers[channel].hex()), ("why", str(error))))
-            return [*self._detach(channel), note]
+            note = Note("miner.peer-broke-rule", (("peer", lease.opening.client.hex()), ("why", str(error))))
+            return [*self._detach(channel, now_ms), note]
 
     def _relay(self, channel: Channel, message: RelayTask, now_ms: int) -> list[object]:
         """Lane 0 goes on through the router. Spec: [DIRECT-FALLBACK.1]"""
         lease = self._lease_of(channel)
         lane = lease.lanes.get((message.task, 0))
-        if lane is None or lane.delivery is not Delivery.DIRECT:
+        if lane is None:
+            return [Send(channel, self._failed(lease.session, message.task, "engine_failed", "not held any more"))]
+        if lane.delivery is not Delivery.DIRECT:
             return []
-        lease.in_flight = None
-        again = [Send(lease.channel, item, key=lease.session) for item in lane.relay_from(message.index)]
-        return again + self._pump(lease, lane, now_ms)
+        try:
+            again = lane.relay_from(message.index, message.chain)
+        except RemoteProtocolError as error:
+            # So says the client; the router cannot know better.
+            return self._fail(lease, lane, "bad_request", str(error), now_ms)
+        # Whatever hangs on the stream that the client has left does so in vain.
+        lease.in_flight = channel if lease.in_flight == channel else None
+        return [*(Send(channel, item, key=lease.session) for item in again), *self._pump(lease, lane, now_ms)]
 
     def _ack(self, lease: Lease, message: AckMessage, now_ms: int) -> list[object]:
         ack = message.ack

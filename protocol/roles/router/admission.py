@@ -2,7 +2,7 @@
 
 from protocol.core.ids import NodeId, SessionId
 from protocol.core.params import Params
-from protocol.messages.sessions import RouterTerm, SessionOpen
+from protocol.messages.sessions import OpenSession, SessionOpen, SignedTerm
 
 Refusal = tuple[str, str, int]
 """(terminal code, detail, retry_after_ms)."""
@@ -14,30 +14,29 @@ def find_refusal(
     params: Params,
     router: NodeId,
     session: SessionId,
-    opening: SessionOpen,
-    term: RouterTerm | None,
+    peer: NodeId,
+    message: OpenSession,
+    held: SignedTerm | None,
     now_ms: int,
     *,
     known: bool,
-    of_client: int,
-    of_router: int,
-    pool: int,
 ) -> Refusal | None:
-    """Why a session is not taken, or None.
+    """Why a session is not taken, whatever there is room for, or None. Spec: [ROUTER-TERM.1]
 
     Args:
-        term: Signed by the session's client, if it came with one.
+        peer: Who brings it.
+        held: The term under which the router holds the session, if it came with one.
         known: Whether the router holds the session already.
-        of_client: Sessions that the client's connection holds.
-        of_router: Sessions that the router holds.
-        pool: Miners of the model that the router knows.
     """
-    if known:
-        return ("bad_request", "the session is open already", 0)
+    if peer != message.opening.client:
+        # Others have seen its signatures: miners, and the session's other routers.
+        return ("bad_request", "a session is opened by its own client", 0)
+    term = message.term.term if message.term is not None else None
     if term is not None and (term.router, term.session) != (router, session):
         return ("bad_request", "the term is another router's or another session's", 0)
-    fault = find_fault(params, router, opening, now_ms)
-    return fault or find_shortage(params, opening, of_client, of_router, pool)
+    if known and (term.after if term is not None else 0) <= (held.term.after if held is not None else 0):
+        return ("bad_request", "the session is open already", 0)
+    return find_fault(params, router, message.opening, now_ms)
 
 
 def find_fault(params: Params, router: NodeId, opening: SessionOpen, now_ms: int) -> Refusal | None:
@@ -57,7 +56,7 @@ def find_shortage(params: Params, opening: SessionOpen, of_client: int, of_route
     """What the router lacks for it now.
 
     Args:
-        of_client: Sessions that the client's connection holds.
+        of_client: Sessions of the client's that the router holds.
         of_router: Sessions that the router holds.
         pool: Miners of the model that the router knows.
     """

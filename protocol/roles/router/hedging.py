@@ -7,14 +7,16 @@ Source: J. Dean and L. Barroso, The Tail at Scale, 2013 (hedged requests).
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 from protocol.core.deadlines import Deadlines
+from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NodeId
 from protocol.core.machine import Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain
-from protocol.messages.tasks import Delivery, SegmentStart, StartTask
+from protocol.messages.tasks import Delivery, EndReason, FrameMessage, SegmentStart, StartTask
 from protocol.roles.router.leasing import Leasing
 from protocol.roles.router.state import Hedge, Lease, Measured, Session, Task
 from protocol.session.lifecycle import SessionFact
@@ -82,27 +84,28 @@ class Hedging:
             return []
         if self.budget.spent or any(ask.hedge for ask in session.asks.values()):
             return []
-        effects = self.leasing.ask_next(session, 0, now_ms, hedge=True)
+        effects = self.leasing.ask_next(session, 0, now_ms, hedge=number)
         if effects:
             self.budget.spend()
         return effects
 
-    @staticmethod
-    def _wanted(session: Session, task: Task) -> bool:
-        return session.hedge is None and session.lease is not None and task.index == 0 and not task.cancelled
+    def _wanted(self, session: Session, task: Task) -> bool:
+        if session.hedge is not None or session.lease is None or self.leasing.used_up(session):
+            return False
+        return task.index == 0 and not task.cancelled
 
-    def granted(self, session: Session, lease: Lease, timeout_ms: int, now_ms: int) -> list[object]:
+    def granted(self, session: Session, number: int, lease: Lease, timeout_ms: int, now_ms: int) -> list[object]:
         """The second miner has a slot: it starts under an assignment that the client hears of only if it wins.
 
         Spec: [HEDGE-START.1]
         """
         task = session.running()
-        if task is None or not self._wanted(session, task):
+        if task is None or task.number != number or not self._wanted(session, task):
             return self.leasing.release(session, lease)
         assigned, persist = self.leasing.sign_assignment(session, {**session.leases, 0: lease})
         order = task.submit.order
         expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
-        session.hedge = Hedge(lease, assigned, LaneVerifier(self.domain, expected), now_ms)
+        session.hedge = Hedge(number, lease, assigned, LaneVerifier(self.domain, expected), now_ms)
         start = StartTask(
             assignment=assigned.assignment,
             assignment_signature=assigned.signature,
@@ -121,6 +124,21 @@ class Hedging:
         session.hedge.verifier.begin(message.head)
         session.hedge.head = message
 
+    def vet(self, session: Session, message: FrameMessage) -> None:
+        """Whether the second miner's frame holds, before the first one is let go for it. Raises RemoteProtocolError."""
+        assert session.hedge is not None
+        copy(session.hedge.verifier).take(message)
+        if message.end is not None and message.end.reason is EndReason.CANCELLED:
+            raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
+
+    def fit(self, session: Session) -> bool:
+        """Whether there is a second miner that can go on: other lanes may have used up the numbers meanwhile."""
+        hedge = session.hedge
+        return hedge is not None and (self._latest(session, hedge) or not self.leasing.used_up(session))
+
+    def _latest(self, session: Session, hedge: Hedge) -> bool:
+        return self.leasing.numbers[session.id] == hedge.assigned.assignment.number
+
     def promote(self, session: Session, now_ms: int) -> list[object]:
         """The second miner goes on in place of the first, which is slow or gone."""
         hedge, task, first = session.hedge, session.running(), session.lease
@@ -132,6 +150,11 @@ class Hedging:
         session.life.take(SessionFact.LOST)
         session.life.take(SessionFact.ASSIGNED)
         session.leases[0], session.assigned = hedge.lease, hedge.assigned
+        hedge.lease.last_task = hedge.task
+        if not self._latest(session, hedge):
+            # Another lane was filled meanwhile, and the client was told: numbers only rise.
+            session.assigned, persist = self.leasing.sign_assignment(session, session.leases)
+            effects.append(persist)
         task.verifier, task.generation, task.started_ms = hedge.verifier, hedge.lease.generation, hedge.started_ms
         task.heads, task.first_ms = [], None
         return effects + self.leasing.announce(session)
@@ -140,3 +163,7 @@ class Hedging:
         """The second miner is not needed, or gone."""
         hedge, session.hedge = session.hedge, None
         return self.leasing.release(session, hedge.lease) if hedge is not None else []
+
+    def settled(self, session: Session, number: int) -> list[object]:
+        """An order needs no second miner any more: it has its first frame, or ends."""
+        return self.drop(session) if session.hedge is not None and session.hedge.task == number else []

@@ -13,7 +13,7 @@ from protocol.core.ids import NodeId
 from protocol.core.machine import Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain
-from protocol.messages.tasks import CancelTask, Delivery, LaneEnded, StartTask, TaskFailed
+from protocol.messages.tasks import CancelTask, Delivery, EndReason, LaneEnded, StartTask, TaskFailed
 from protocol.roles.router.hedging import TaskName
 from protocol.roles.router.state import Measured, Session, Task, Withheld
 from protocol.session.transcript import check_ended, expect_segment
@@ -68,6 +68,8 @@ class Lanes:
         line, lease = session.withheld.get(lane), session.leases[lane]
         if line is None or line.running is None:
             raise RemoteProtocolError("the end of a lane that does not run")
+        if message.end.reason is EndReason.CANCELLED and not line.running.cancelled:
+            raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         order, model = line.running.submit.order, session.opening.model
         check_ended(
             self.domain, expect_segment(self.domain, order, lane, lease.generation, lease.miner, model), message
@@ -80,7 +82,7 @@ class Lanes:
         line, lease = session.withheld.get(lane), session.leases[lane]
         if line is None or line.running is None or line.running.number != message.task:
             return []
-        self.measured(lease.miner).failed()
+        self.measured(lease.miner).failed(now_ms)
         return self._next(session, lane, line, now_ms)
 
     def _next(self, session: Session, lane: int, line: Withheld, now_ms: int) -> list[object]:
@@ -88,13 +90,20 @@ class Lanes:
         line.running = None
         return self.advance(session, lane, now_ms)
 
+    def idle(self, session: Session, lane: int) -> bool:
+        """Whether the lane's miner has nothing to do."""
+        line = session.withheld.get(lane)
+        return line is None or (line.running is None and not line.waiting)
+
     def lost(self, session: Session, lane: int) -> None:
         """The lane has no miner any more: whoever gets it begins anew."""
         self.deadlines.clear(("lane", session.id, lane))
         line = session.withheld.get(lane)
-        if line is not None and line.running is not None:
+        if line is None or line.running is None:
+            return
+        if not line.running.cancelled:
             line.waiting.appendleft(line.running)
-            line.running = None
+        line.running = None
 
     def cancel(self, session: Session, number: int) -> list[object]:
         """The client wants no more of an order."""
@@ -103,6 +112,8 @@ class Lanes:
             line.waiting = type(line.waiting)(task for task in line.waiting if task.number != number)
             lease = session.leases.get(lane)
             if lease is not None and line.running is not None and line.running.number == number:
+                # Lane 0 may have ended it long ago.
+                line.running.cancelled = True
                 effects.append(Send(lease.channel, CancelTask(session.id, number), key=session.id))
         return effects
 

@@ -12,7 +12,7 @@ from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NO_GENERATION, NOBODY, Generation, NodeId, SessionId, Signature
 from protocol.core.machine import Channel, ChannelNumbers, Close, Note, Open, Persist, Send
 from protocol.core.params import Params
-from protocol.core.signing import Domain, Sign, typed_digest
+from protocol.core.signing import Domain, Sign, typed_digest, verify
 from protocol.messages.envelope import envelope_digest
 from protocol.messages.sessions import (
     Assignment,
@@ -23,6 +23,7 @@ from protocol.messages.sessions import (
     LeaseRelease,
     LeaseRequest,
     SessionReady,
+    SignedTerm,
 )
 from protocol.roles.router.state import Ask, Assigned, Lease, RouterSettings, Session
 from protocol.session.adverts import AdvertBook
@@ -61,14 +62,19 @@ class Leasing:
         """Ask somebody for every lane that has nobody and for which nobody is asked. Spec: [LANES-FILL.1]"""
         effects: list[object] = []
         asked = {ask.lane for ask in session.asks.values() if not ask.hedge}
-        for lane in range(session.opening.lanes):
-            if lane not in session.leases and lane not in session.granted and lane not in asked:
+        held = session.leases.keys() | session.granted.keys()
+        # Once the session has begun lane 0 goes first: nobody it may need is spent on another lane.
+        lanes = 1 if session.was_ready and 0 not in held else session.opening.lanes
+        for lane in range(lanes):
+            if lane not in held and lane not in asked:
                 effects += self.ask_next(session, lane, now_ms)
         return effects
 
-    def ask_next(self, session: Session, lane: int, now_ms: int, *, hedge: bool = False) -> list[object]:
-        """Ask the best miner that was not asked yet for a slot; nothing if there is none."""
-        miner = self._next_for(session, lane, hedge)
+    def ask_next(self, session: Session, lane: int, now_ms: int, *, hedge: int = 0) -> list[object]:
+        """Ask the best miner that was not asked yet for a slot, to start order ``hedge`` there if that is not 0;
+        nothing if there is none.
+        """
+        miner = self._next_for(session, lane, hedge=bool(hedge))
         current = session.round
         if miner is None or current is None:
             return []
@@ -83,7 +89,7 @@ class Leasing:
         request = LeaseRequest(session.opening, session.signature, bid, session.term)
         return [Open(channel, miner, "task"), Send(channel, request)]
 
-    def _next_for(self, session: Session, lane: int, hedge: bool) -> NodeId | None:
+    def _next_for(self, session: Session, lane: int, *, hedge: bool) -> NodeId | None:
         current = session.round
         if current is None or session.life.state not in (SessionState.LEASING, SessionState.READY):
             return None
@@ -136,6 +142,13 @@ class Leasing:
         detail = why.detail if isinstance(why, LeaseBusy) else why
         note = Note("router.lease-refused", (("miner", ask.miner.hex()), ("why", detail)))
         return [note] if ask.hedge else [note, *self.fill(session, now_ms)]
+
+    @staticmethod
+    def rank_again(session: Session, miner: NodeId) -> None:
+        """A miner that wanted its slot back, with nothing to do, may be asked once more in this round, last."""
+        current, asked = session.round, {ask.miner for ask in session.asks.values()}
+        if current is not None and miner in current.bids and miner not in {*current.candidates, *asked}:
+            current.candidates.append(miner)
 
     def complete(self, session: Session) -> bool:
         """Whether what was granted makes an assignment: every lane at first, later whatever is there with lane 0."""
@@ -209,6 +222,17 @@ class Leasing:
         """Whether the router's term has no number left: what is above may belong to the next one."""
         first = session.term.term.after if session.term is not None else 0
         return self.numbers.get(session.id, 0) >= first + TERM_NUMBERS
+
+    def superseded(self, session: Session, signed: SignedTerm | None) -> bool:
+        """Whether the client's word, as a miner shows it, is that another router serves the session now.
+
+        Spec: [ROUTER-TERM.1]
+        """
+        own = session.term.term.after if session.term is not None else 0
+        if signed is None or signed.term.session != session.id or signed.term.after <= own:
+            return False
+        verify(typed_digest(self.domain, signed.term), signed.signature, session.opening.client, "the router's term")
+        return True
 
     def withdraw(self, session: Session) -> list[object]:
         """Nobody who was asked, or has granted, is wanted any more."""

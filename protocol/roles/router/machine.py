@@ -34,7 +34,7 @@ from protocol.messages.sessions import (
     session_id,
 )
 from protocol.messages.tasks import AckMessage, CancelTask, SubmitTask, TaskFailed
-from protocol.roles.router.admission import RETRY_AFTER_MS, find_refusal
+from protocol.roles.router.admission import RETRY_AFTER_MS, find_refusal, find_shortage
 from protocol.roles.router.clients import Clients
 from protocol.roles.router.hedging import Budget, Hedging, TaskName
 from protocol.roles.router.lanes import Lanes
@@ -164,15 +164,17 @@ class RouterMachine:
         self._bidders.clear(channel)
         effects: list[object] = []
         left = [self._sessions[name] for name in self._clients.channels.get(channel, ())]
-        over = [session for session in left if not self._clients.may_wait(session)]
+        over = [session for session in left if not session.unfinished]
         for session in over:
             # All leave the queue before the first one's end starts a round for another.
             self._queue.remove(session.id)
         for session in over:
             effects += self.end(session, "router_lost", "the client left", now_ms, tell=False)
         for session in left:
-            if session.id in self._sessions:
-                self._clients.wait(session, now_ms)
+            crowded = self._clients.wait(session, now_ms) if session.id in self._sessions else None
+            if crowded is not None:
+                detail = "too many clients are away"
+                effects += self.end(self._sessions[crowded], "router_lost", detail, now_ms, tell=False)
         self._clients.channels.pop(channel, None)
         miner_of = self._of_miner(channel)
         self._leasing.forget(channel)
@@ -221,27 +223,20 @@ class RouterMachine:
         verify(id_, message.signature, opening.client, "the session")
         if term is not None:
             verify(typed_digest(self._domain, term.term), term.signature, opening.client, "the router's term")
-        held = self._sessions.get(id_)
+        held, peer, node = self._sessions.get(id_), self._peers[channel], self._settings.node
+        held_term, known = held.term if held is not None else None, held is not None
+        refusal = find_refusal(self._params, node, id_, peer, message, held_term, now_ms, known=known)
         effects: list[object] = []
-        if held is not None and term is not None and term.term.after > (held.term.term.after if held.term else 0):
+        if refusal is None and held is not None:
             # Its client has lost track of what was sent, and starts over from what it verified.
             effects = self.end(held, "router_lost", "opened anew by its client", now_ms, tell=False)
-        refusal = find_refusal(
-            self._params,
-            self._settings.node,
-            id_,
-            opening,
-            term.term if term is not None else None,
-            now_ms,
-            known=id_ in self._sessions,
-            of_client=len(self._clients.channels[channel]),
-            of_router=len(self._sessions),
-            pool=self._book.pool(ModelDigest(opening.model)),
-        )
+        if refusal is None:
+            pool = self._book.pool(ModelDigest(opening.model))
+            of_client, of_router = self._clients.held[peer], len(self._sessions)
+            refusal = find_shortage(self._params, opening, of_client, of_router, pool)
         if refusal is not None:
             return [*effects, Send(channel, SessionEnded(id_, *refusal))]
         timeout_ms = min(message.timeout_ms, self._params.task_deadline_ms_max)
-        peer = self._peers[channel]
         session = Session(
             id_, opening, Signature(message.signature), channel, peer, message.tokens, now_ms + timeout_ms, term
         )
@@ -252,7 +247,7 @@ class RouterMachine:
             detail = "the router's queue is full or too slow for the time given"
             return [*effects, Send(channel, SessionEnded(id_, outcome.code, detail, outcome.retry_after_ms))]
         self._sessions[id_] = session
-        self._clients.attach(channel, session)
+        self._clients.admit(channel, session)
         self._session_deadlines.set(id_, session.deadline_ms)
         return effects + self._pump(now_ms)
 
@@ -261,16 +256,15 @@ class RouterMachine:
         effects = self._relay.submit(session, message, now_ms)
         task = session.tasks.get(message.order.task)
         if task is not None and message.order.task > last:
-            effects += self._lanes.order(session, task, now_ms)
-            if session.life.state is SessionState.RESTING:
-                # The lease ran out while nothing was asked: miners are looked for again.
-                self._session_deadlines.set(session.id, now_ms + self._params.first_frame_timeout_ms)
-                self._rounds_open[session.id] = None
-                effects += self._rounds.announce(session, now_ms)
+            effects += self._lanes.order(session, task, now_ms) + self._leasing.fill(session, now_ms)
+        if task is not None and not task.settled and session.life.state is SessionState.RESTING:
+            # The lease ran out while nothing was asked: miners are looked for again.
+            self.look_on(session, now_ms)
+            effects += self._rounds.announce(session, now_ms)
         return effects
 
     def _cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
-        effects = self._hedging.drop(session) + self._relay.cancel(session, message, now_ms)
+        effects = self._hedging.settled(session, message.task) + self._relay.cancel(session, message, now_ms)
         return effects + self._lanes.cancel(session, message.task)
 
     # Rounds
@@ -355,7 +349,7 @@ class RouterMachine:
         effects += session.tell(SessionEnded(session.id, code, detail[:1_024], retry_after_ms))
         if not tell:
             effects = []
-        released = session.lease is not None
+        released = bool(session.leases)
         self._lanes.abandon(session)
         effects += self._hedging.drop(session) + self._leasing.release_all(session)
         session.life.take(SessionFact.ENDED)
@@ -363,7 +357,7 @@ class RouterMachine:
         self._queue.remove(session.id)
         self._rounds_open.pop(session.id, None)
         self._session_deadlines.clear(session.id)
-        self._clients.detach(session)
+        self._clients.dismiss(session)
         if released:
             self._rounds.slot_released(session, (self._sessions[name] for name in self._rounds_open), now_ms)
         return effects + self._pump(now_ms)

@@ -31,6 +31,9 @@ class Looking(Protocol):
     def starve(self, session: Session, now_ms: int, *, soon: bool) -> list[object]:
         """Nobody is left in rank."""
 
+    def end(self, session: Session, code: str, detail: str, now_ms: int) -> list[object]:
+        """The session is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Miners:
@@ -44,6 +47,8 @@ class Miners:
 
     def received(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
         """A miner says something. Raises RemoteProtocolError for what has no place here."""
+        if isinstance(message, LeaseBusy) and self.leasing.superseded(session, message.term):
+            return self.machine.end(session, "router_lost", "another router serves the session", now_ms)
         if channel in session.asks:
             return self._answered(session, channel, message, now_ms)
         if session.hedge is not None and session.hedge.lease.channel == channel:
@@ -58,6 +63,7 @@ class Miners:
     def gone(self, session: Session, channel: Channel, reason: str, now_ms: int) -> list[object]:
         """The stream to a miner is gone."""
         if channel in session.asks:
+            self.relay.measured(session.asks[channel].miner).doubt(now_ms)
             refused = self.leasing.refused(session, channel, reason, now_ms)
             return refused + self.machine.settle(session, now_ms)
         if session.hedge is not None and session.hedge.lease.channel == channel:
@@ -77,6 +83,7 @@ class Miners:
         if channel not in session.asks:
             return []
         if kind == "hurry":
+            self.relay.measured(session.asks[channel].miner).doubt(now_ms)
             return self.leasing.hurry(session, channel, now_ms)
         refused = self.leasing.refused(session, channel, "no answer to the lease request", now_ms)
         return [Close(channel), *refused, *self.machine.settle(session, now_ms)]
@@ -88,18 +95,12 @@ class Miners:
         if kind == "lane":
             return self.lost(session, number, "no end of the lane in time", now_ms) if number in session.leases else []
         if kind != "frame" or session.lease is None:
-            dropped = self.hedging.drop(session) if session.hedge is not None else []
-            return dropped + self.relay.overdue(session, number, now_ms)
+            return self.hedging.settled(session, number) + self.relay.overdue(session, number, now_ms)
         return self.lost(session, 0, "the miner sent nothing for too long", now_ms)
 
     def resume(self, session: Session, now_ms: int) -> list[object]:
         """Miners were leased: they go on with what was running, or start what waits."""
-        task, lease = session.running(), session.lease
-        effects: list[object] = []
-        if task is not None and lease is not None and task.generation != lease.generation:
-            effects += self.relay.hand_over(session, task, lease, now_ms)
-        else:
-            effects += self.relay.advance(session, now_ms)
+        effects = self.relay.advance(session, now_ms)
         for lane in session.leases:
             effects += self.lanes.advance(session, lane, now_ms) if lane > 0 else []
         for lane in range(1, session.opening.lanes):
@@ -121,7 +122,7 @@ class Miners:
                     return self.machine.settle(session, now_ms)
                 task = session.running()
                 left_ms = self.relay.left_ms(session, task, now_ms) if task is not None else 0
-                return self.hedging.granted(session, lease, left_ms, now_ms)
+                return self.hedging.granted(session, hedge, lease, left_ms, now_ms)
             case LeaseBusy():
                 refused = self.leasing.refused(session, channel, message, now_ms)
                 return [Close(channel), *refused, *self.machine.settle(session, now_ms)]
@@ -129,22 +130,21 @@ class Miners:
 
     def _from_streamed(self, session: Session, message: Message, now_ms: int) -> list[object]:
         match message:
-            case LeaseRelease() if any(not task.reported for task in session.tasks.values()):
+            case LeaseRelease() if any(not task.settled for task in session.tasks.values()):
                 return self.lost(session, 0, "the miner ended the lease with work left", now_ms)
             case LeaseRelease():
                 return self._rest(session)
             case SegmentStart():
-                return self.relay.head(session, message)
+                return self.relay.head(session, message, now_ms)
             case FrameMessage():
-                effects = self.relay.frame(session, message, now_ms)
-                return effects if session.hedge is None else effects + self.hedging.drop(session)
+                return self.relay.frame(session, message, now_ms) + self.hedging.settled(session, message.task)
             case LaneEnded():
                 return self.relay.ended(session, message, now_ms)
             case TaskFailed() if self.relay.another_may_do_better(session, message):
                 return self.lost(session, 0, f"the miner failed: {message.code}", now_ms)
             case TaskFailed():
-                dropped = self.hedging.drop(session)
-                return dropped + self.relay.miner_failed(session, message, now_ms)
+                effects = self.relay.miner_failed(session, message, now_ms)
+                return effects + self.hedging.settled(session, message.task)
         raise RemoteProtocolError(f"{type(message).__name__} is out of place")
 
     def _from_withheld(self, session: Session, lane: int, message: Message, now_ms: int) -> list[object]:
@@ -153,8 +153,10 @@ class Miners:
                 return self.lanes.ended(session, lane, message, now_ms)
             case TaskFailed():
                 return self.lanes.failed(session, lane, message, now_ms)
+            case LeaseRelease() if self.lanes.idle(session, lane):
+                return self._rest_lane(session, lane)
             case LeaseRelease():
-                return self.lost(session, lane, "the miner ended the lease", now_ms)
+                return self.lost(session, lane, "the miner ended the lease with work left", now_ms)
         raise RemoteProtocolError(f"{type(message).__name__} is out of place")
 
     def _from_hedge(self, session: Session, message: Message, now_ms: int) -> list[object]:
@@ -165,7 +167,8 @@ class Miners:
             case SegmentStart():
                 self.hedging.head(session, message)
                 return []
-            case FrameMessage():
+            case FrameMessage() if self.hedging.fit(session):
+                self.hedging.vet(session, message)
                 return self._promote(session, now_ms) + self.relay.frame(session, message, now_ms)
         return self.hedging.drop(session)
 
@@ -175,8 +178,8 @@ class Miners:
         effects = self.hedging.promote(session, now_ms)
         task = session.running()
         if head is not None and task is not None:
-            effects += self.relay.begun(session, task, head)
-        return effects
+            effects += self.relay.begun(session, task, head, now_ms)
+        return effects + self.relay.suspend(session, now_ms)
 
     def _rest(self, session: Session) -> list[object]:
         """Nothing was asked for so long that the miner wants its slot back; the next order finds another.
@@ -184,7 +187,15 @@ class Miners:
         Spec: [LEASE-RENEWAL.1]
         """
         session.life.take(SessionFact.RESTED)
+        for lane in session.leases:
+            self.lanes.lost(session, lane)
         return self.leasing.release_all(session)
+
+    def _rest_lane(self, session: Session, lane: int) -> list[object]:
+        """Nothing was left to do for a lane: it is filled again with the next order. Spec: [LEASE-RENEWAL.1]"""
+        lease = session.leases.pop(lane)
+        self.leasing.rank_again(session, lease.miner)
+        return self.leasing.drop(session, lease)
 
     # Failover
 
@@ -198,16 +209,19 @@ class Miners:
         if lane > 0:
             del session.leases[lane]
             self.lanes.lost(session, lane)
+            if any(ask.miner == lease.miner for ask in session.asks.values()):
+                # It ends its own lane to take over lane 0, as it was asked to.
+                return self.leasing.drop(session, lease)
             session.lost[lease.miner] += 1
             return effects + self.leasing.drop(session, lease) + self.leasing.fill(session, now_ms)
         task = session.running()
         if task is not None:
-            self.relay.measured(lease.miner).failed()
-        if session.hedge is not None and task is not None:
+            self.relay.measured(lease.miner).failed(now_ms)
+        if task is not None and self.hedging.fit(session):
             session.lost[lease.miner] += 1
             promoted = self._promote(session, now_ms)
             return effects + promoted + self.relay.await_first(session, task, now_ms)
-        effects += self.leasing.drop(session, lease)
+        effects += self.hedging.drop(session) + self.leasing.drop(session, lease)
         del session.leases[0]
         session.lost[lease.miner] += 1
         session.life.take(SessionFact.LOST)

@@ -35,7 +35,9 @@ from protocol.session.transcript import (
     SegmentExpectation,
     check_ended,
     check_resume,
+    continuation_bytes_max,
     expect_segment,
+    fits,
 )
 
 CANCEL_TIMEOUT_MS = 3_000
@@ -48,8 +50,7 @@ FAILURES_MAX = 4
 """When miners say so often in a row that they failed at an order, with no token in between, it is to blame itself."""
 STALL_FACTOR = 10
 REPORTED_KEPT = 4
-START_OVERHEAD_BYTES = 65_536
-"""Room in a StartTask for all but prompt and tokens: signatures, assignment, heads."""
+TOO_LONG = "the answer is too long to be taken over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +104,20 @@ class Relay:
             return ("bad_request", f"a prompt has at most {self.params.messages_per_prompt_max} messages", 0)
         if sum(len(turn.content.encode()) for turn in prompt.messages) > self.params.prompt_bytes_max:
             return ("bad_request", f"a prompt has at most {self.params.prompt_bytes_max} bytes", 0)
-        if sum(not task.reported for task in session.tasks.values()) >= self.params.tasks_pending_per_session_max:
+        if message.resume is not None and not fits(self.params, message.resume):
+            return ("miner_lost", TOO_LONG, 0)
+        if sum(not task.settled for task in session.tasks.values()) >= self.params.tasks_pending_per_session_max:
             return ("queue_full", "too many orders of this session wait", 1_000)
         return None
 
     def advance(self, session: Session, now_ms: int) -> list[object]:
-        """Hand the miner the next order in line, if it is free."""
-        task = session.waiting()
-        if task is None or session.lease is None or session.running() is not None:
+        """Hand the miner what another one began, or the next order in line, if it is free."""
+        task, lease = session.running() or session.waiting(), session.lease
+        if task is None or lease is None or task.generation == lease.generation:
             return []
-        task.life.take(TaskFact.STARTED)
-        return self.hand_over(session, task, session.lease, now_ms)
+        if not task.started:
+            task.life.take(TaskFact.STARTED)
+        return self.hand_over(session, task, lease, now_ms)
 
     def hand_over(self, session: Session, task: Task, lease: Lease, now_ms: int) -> list[object]:
         """Hand a miner an order, or the rest of one that another began. Spec: [CHAIN-TAKEOVER.1]"""
@@ -122,6 +126,9 @@ class Relay:
         if task.direct and task.generation is not None:
             # What was streamed past this router only the client can say, and it will: it hears of the new miner.
             return []
+        if order.task <= lease.last_task:
+            return self.fail(session, task, "miner_lost", "its miner was lost, and a later order has begun", now_ms)
+        lease.last_task = order.task
         expected, resume = self._expect(session, task, lease), task.continuation()
         if task.verifier is not None:
             task.verifier.take_over(expected)
@@ -135,7 +142,7 @@ class Relay:
         task.acked = task.index
         task.fruitless += 1
         if not task.direct:
-            self.deadlines.set(("frame", session.id, task.number), now_ms + self._begin_patience_ms(task, lease))
+            self._await_first(session, task, lease, now_ms)
             self.arm(session, task, lease, now_ms)
         start = StartTask(
             assignment=assigned.assignment,
@@ -163,22 +170,26 @@ class Relay:
             return []
         if resume is not None:
             check_resume(self.domain, task.submit.order, 0, resume)
+            if len(resume.ids) > len(task.ids):
+                task.failures, task.fruitless = 0, min(task.fruitless, 1)
             task.adopt(resume)
-        task.direct, task.reported, lease = False, False, session.lease
-        if lease is None or task.life.state is TaskState.QUEUED:
-            return []
-        if task.generation != lease.generation:
-            return self.hand_over(session, task, lease, now_ms)
-        expected, index = self._expect(session, task, lease), len(task.ids)
+        task.direct, lease = False, session.lease
+        if resume is not None and not fits(self.params, resume):
+            return self.fail(session, task, "miner_lost", TOO_LONG, now_ms)
+        if lease is None or task.generation != lease.generation:
+            task.reported = False
+            return self.advance(session, now_ms)
+        expected, resume = self._expect(session, task, lease), task.continuation()
         task.verifier = LaneVerifier(self.domain, expected)
         if resume is not None:
             task.verifier.adopt(expected, resume)
             if task.verifier.head is not None:
                 task.life.take(TaskFact.HEAD)
-        task.acked, task.awaited_ms, task.first_ms = index, now_ms, None
-        task.started_ms = now_ms
-        self.deadlines.set(("frame", session.id, task.number), now_ms + self._begin_patience_ms(task, lease))
-        return [Send(lease.channel, RelayTask(session.id, task.number, index), key=session.id)]
+        task.acked, chain = task.verifier.index, task.verifier.chain
+        # How fast frames come again says nothing of how fast they were made.
+        task.awaited_ms = task.started_ms = task.first_ms = now_ms
+        self._await_first(session, task, lease, now_ms)
+        return [Send(lease.channel, RelayTask(session.id, task.number, task.acked, chain), key=session.id)]
 
     def ended(self, session: Session, message: LaneEnded, now_ms: int) -> list[object]:
         """The miner reports the end of an order that it streamed to the client directly.
@@ -188,6 +199,8 @@ class Relay:
         task, lease = session.tasks.get(message.head.task), session.lease
         if task is None or lease is None or not task.direct or task.generation != lease.generation:
             return []
+        if message.end.reason is EndReason.CANCELLED and not task.cancelled:
+            raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         check_ended(self.domain, self._expect(session, task, lease), message)
         task.reported = True
         self.measured(lease.miner).reported()
@@ -197,9 +210,13 @@ class Relay:
     def await_first(self, session: Session, task: Task, now_ms: int) -> list[object]:
         """The miner of a second start goes on alone."""
         assert session.lease is not None
-        limit_ms = now_ms + self._begin_patience_ms(task, session.lease)
-        self.deadlines.set(("frame", session.id, task.number), limit_ms)
+        self._await_first(session, task, session.lease, now_ms)
         return []
+
+    def _await_first(self, session: Session, task: Task, lease: Lease, now_ms: int) -> None:
+        """Start the clock for a first frame, or the end of what was cancelled."""
+        limit_ms = CANCEL_TIMEOUT_MS if task.cancelled else self._begin_patience_ms(task, lease)
+        self.deadlines.set(("frame", session.id, task.number), now_ms + limit_ms)
 
     def _begin_patience_ms(self, task: Task, lease: Lease) -> int:
         """How long a miner may take to its first frame: ten times what it lately took, more for a longer prompt, and
@@ -220,7 +237,7 @@ class Relay:
         at = self.deadlines.at(("task", session.id, task.number))
         return max(1, (at if at is not None else now_ms) - now_ms)
 
-    def head(self, session: Session, message: SegmentStart) -> list[object]:
+    def head(self, session: Session, message: SegmentStart, now_ms: int) -> list[object]:
         """A segment's head from the miner. Raises RemoteProtocolError if it does not hold."""
         task = session.tasks.get(message.head.task)
         if task is None:
@@ -228,14 +245,16 @@ class Relay:
         if task.verifier is None:
             raise RemoteProtocolError("a head for an order that was not handed over")
         task.verifier.begin(message.head)
-        return self.begun(session, task, message)
+        return self.begun(session, task, message, now_ms)
 
-    def begun(self, session: Session, task: Task, message: SegmentStart) -> list[object]:
+    def begun(self, session: Session, task: Task, message: SegmentStart, now_ms: int) -> list[object]:
         """A head that holds: the client has it next."""
         task.life.take(TaskFact.HEAD)
         task.heads.append(message.head)
-        # The miner of an order that was to be streamed directly found no stream of the client's.
-        task.direct = False
+        if task.direct and session.lease is not None:
+            # The miner found no stream of the client's.
+            task.direct = False
+            self._await_first(session, task, session.lease, now_ms)
         return session.tell(message)
 
     def frame(self, session: Session, message: FrameMessage, now_ms: int) -> list[object]:
@@ -253,8 +272,7 @@ class Relay:
         self._observe(session, task, message, now_ms)
         self.deadlines.clear(("hedge", session.id, task.number))
         if message.ids:
-            size_max = StartTask.LIMIT_BYTES - self.params.prompt_bytes_max - START_OVERHEAD_BYTES
-            task.keep(message, size_max)
+            task.keep(message, continuation_bytes_max(self.params))
             task.fruitless = task.failures = session.starved = 0
         if message.end is None:
             self._await_frame(session, task, now_ms)
@@ -273,6 +291,9 @@ class Relay:
             seen.paused(now_ms - task.awaited_ms)
         task.awaited_ms = now_ms
         if message.end is not None and message.end.reason is not EndReason.CANCELLED:
+            if task.submit.direct and task.first_ms == task.started_ms:
+                seen.reported()
+                return
             tokens = task.index - task.heads[-1].start_index
             seen.succeeded(tokens, task.first_ms - task.started_ms, now_ms - task.first_ms)
 
@@ -291,13 +312,14 @@ class Relay:
 
     def another_may_do_better(self, session: Session, message: TaskFailed) -> bool:
         """Count a failure that a miner reports, and tell whether the next shall take over. Spec: [FAILOVER-NEXT.1]"""
-        task = session.running()
-        if task is None or task.number != message.task or message.code in BLAMELESS_CODES:
+        task, lease = session.tasks.get(message.task), session.lease
+        mine = task is not None and lease is not None and task.generation == lease.generation
+        if task is None or not mine or task.settled or message.code in BLAMELESS_CODES:
             return False
         if message.code == "cancelled":
             return not task.cancelled
         if message.code == "ack_timeout":
-            return not self._waits_for_ack(task)
+            return not task.direct and not self._waits_for_ack(task)
         if message.code == "prompt_too_long":
             # Miners' contexts differ: where one had begun, the next may be too small.
             return bool(task.heads)
@@ -307,9 +329,9 @@ class Relay:
     def miner_failed(self, session: Session, message: TaskFailed, now_ms: int) -> list[object]:
         """The miner ends a task without a signed end."""
         task = session.tasks.get(message.task)
-        if task is None:
+        if task is None or task.settled:
             return []
-        if task.life.state is TaskState.QUEUED:
+        if session.lease is None or task.generation != session.lease.generation:
             raise RemoteProtocolError("a failure of an order that was not handed over")
         code = message.code if message.code in TERMINAL_CODES else "engine_failed"
         retry_after_ms = min(message.retry_after_ms, RETRY_AFTER_MS_MAX)
@@ -344,15 +366,16 @@ class Relay:
     def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
         """The client wants no more of a task."""
         task = session.tasks.get(message.task)
-        if task is None or task.cancelled:
+        if task is None or task.cancelled or task.settled:
             return []
         task.cancelled = True
-        if task.life.state is TaskState.QUEUED or session.lease is None:
-            return self.fail(session, task, "cancelled", "cancelled before it started", now_ms)
+        lease = session.lease
+        if lease is None or task.generation != lease.generation:
+            return self.fail(session, task, "cancelled", "cancelled while no miner worked on it", now_ms)
         frame = ("frame", session.id, task.number)
         limit_ms = now_ms + CANCEL_TIMEOUT_MS
         self.deadlines.set(frame, min(limit_ms, self.deadlines.at(frame) or limit_ms))
-        return [Send(session.lease.channel, message, key=session.id)]
+        return [Send(lease.channel, message, key=session.id)]
 
     def fail(
         self, session: Session, task: Task, code: str, detail: str, now_ms: int, retry_after_ms: int = 0
@@ -363,23 +386,25 @@ class Relay:
         return [*self._failed(session, task.number, code, detail, retry_after_ms), *self.advance(session, now_ms)]
 
     def suspend(self, session: Session, now_ms: int) -> list[object]:
-        """No miner works for the session: nobody's frame is awaited, and what need not or cannot go on ends here."""
-        task = session.running()
-        if task is None:
-            return []
-        self.deadlines.clear(("frame", session.id, task.number))
-        if task.cancelled:
-            return self.fail(session, task, "cancelled", "its miner was lost before it stopped", now_ms)
-        if not task.resumable:
-            detail = "its miner was lost, and the answer is too long to be taken over"
-            return self.fail(session, task, "miner_lost", detail, now_ms)
-        return []
+        """A miner was lost: none of its frames is awaited, and what need not or cannot go on ends here."""
+        effects: list[object] = []
+        for task in list(session.tasks.values()):
+            lost = session.lease is None or task.generation != session.lease.generation
+            if not task.started or task.settled or not lost:
+                continue
+            task.reported = False
+            self.deadlines.clear(("frame", session.id, task.number))
+            if task.cancelled:
+                effects += self.fail(session, task, "cancelled", "its miner was lost before it stopped", now_ms)
+            elif not task.resumable:
+                effects += self.fail(session, task, "miner_lost", f"its miner was lost, and {TOO_LONG}", now_ms)
+        return effects
 
     def fail_all(self, session: Session, code: str, detail: str) -> list[object]:
         """End every task of a session that is over."""
         effects: list[object] = []
         for task in list(session.tasks.values()):
-            if task.reported:
+            if task.settled:
                 self._close(session, task)
                 continue
             task.life.take(TaskFact.FAILED)
@@ -392,7 +417,7 @@ class Relay:
         task, lease = session.tasks.get(number), session.lease
         if task is None:
             return []
-        if task.reported:
+        if task.settled:
             self._close(session, task)
             return []
         effects: list[object] = []
@@ -402,8 +427,8 @@ class Relay:
 
     def _forget_reported(self, session: Session) -> None:
         """Of orders that were streamed directly and have ended, the latest can still be asked for again."""
-        reported = [task for task in session.tasks.values() if task.reported]
-        for task in reported[:-REPORTED_KEPT]:
+        settled = [task for task in session.tasks.values() if task.settled]
+        for task in settled[:-REPORTED_KEPT]:
             self._close(session, task)
 
     def _close(self, session: Session, task: Task) -> None:

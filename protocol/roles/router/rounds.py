@@ -54,7 +54,7 @@ class Rounds:
         """Start a round."""
         opening = session.opening
         session.life.take(SessionFact.ANNOUNCED)
-        session.round = Round()
+        session.tried.clear()
         self.deadlines.set(("bids", session.id), now_ms + self.params.bid_window_ms)
         announcement = Announcement(
             session=session.id,
@@ -67,7 +67,8 @@ class Rounds:
             widening=session.widening,
             issued_ms=now_ms,
         )
-        return [Publish("sessions", seal(self.domain, self.sign, announcement))]
+        session.round = Round(announcement, seal(self.domain, self.sign, announcement))
+        return [Publish("sessions", session.round.announced)]
 
     def pool(self, session: Session) -> int:
         """Miners of the session's model that the router knows."""
@@ -83,11 +84,13 @@ class Rounds:
             raise RemoteProtocolError("bids are closed")
         if len(current.bids) >= self.params.bids_max or NodeId(bid.miner) in current.bids:
             raise RemoteProtocolError("one bid a miner, and no more than bids_max")
-        fault = find_fault(terms_of(self.domain, session.opening), bid) or find_arrival_fault(self.params, bid, now_ms)
+        fault = find_fault(terms_of(self.domain, session.opening), bid)
+        fault = fault or find_arrival_fault(self.params, current.announcement, bid, now_ms)
         if fault is not None:
             raise RemoteProtocolError(f"the bid {fault.value}")
         digest = envelope_digest(self.domain, envelope, Bid)
-        receipt = seal(self.domain, self.sign, BidReceipt(digest, session.id, len(current.bids)))
+        round_ = envelope_digest(self.domain, current.announced, Announcement)
+        receipt = seal(self.domain, self.sign, BidReceipt(digest, session.id, len(current.bids), round_))
         current.bids[NodeId(bid.miner)] = (bid, CountersignedBid(envelope, receipt))
         return receipt
 
@@ -110,12 +113,16 @@ class Rounds:
             return
         session.life.take(SessionFact.CLOSED)
         measurements = tuple(self._measurement(miner) for miner in current.bids)
-        bid_set = BidSet(session.id, tuple(signed for _, signed in current.bids.values()), measurements)
+        signed = tuple(signed for _, signed in current.bids.values())
+        bid_set = BidSet(session.id, current.announced, signed, measurements)
         current.bid_set = seal(self.domain, self.sign, bid_set)
         bids = [bid for bid, _ in current.bids.values()]
         ranking = compute_ranking(self.params, terms_of(self.domain, session.opening), bids, measurements)
-        # Who failed this session before is asked last, not never: it may be all there is.
-        current.candidates = sorted(ranking.order, key=lambda miner: session.lost[miner])
+        # Who failed this session before, or any lately, is asked last, not never: it may be all there is. No claim in
+        # a bid outdoes that.
+        current.candidates = sorted(
+            ranking.order, key=lambda miner: (session.lost[miner], self.measured(miner).doubted_until_ms > now_ms)
+        )
 
     def _measurement(self, miner: NodeId) -> Measurement:
         seen = self.measured(miner)

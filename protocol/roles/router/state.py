@@ -8,7 +8,15 @@ from protocol.core.codec import Message
 from protocol.core.ids import Generation, NodeId, SessionId, Signature
 from protocol.core.machine import Channel, Send
 from protocol.messages.envelope import Envelope
-from protocol.messages.sessions import Assignment, Bid, CountersignedBid, SessionOpen, SignedTerm
+from protocol.messages.sessions import (
+    Announcement,
+    Assignment,
+    Bid,
+    CountersignedBid,
+    SessionOpen,
+    SessionReady,
+    SignedTerm,
+)
 from protocol.messages.tasks import (
     SEGMENTS_MAX,
     Continuation,
@@ -26,12 +34,15 @@ from protocol.session.lifecycle import (
     session_lifecycle,
     task_lifecycle,
 )
-from protocol.session.transcript import LaneVerifier
+from protocol.session.transcript import LaneVerifier, continuation_bytes
 
-TOKEN_OVERHEAD_BYTES = 8
-"""What a token takes in a Continuation beside its text."""
+DOUBT_MS_MIN, DOUBT_MS_MAX = 15_000, 900_000
+"""How long a miner that did not keep its bid is asked last."""
 KEPT_MESSAGES_MAX = 1_024
-"""Above what a miner can send without an ack, so only a client that lags behind loses the right to resume."""
+KEPT_BYTES_MAX = 262_144
+"""Both above what an honest miner sends without an ack, so only a client that lags behind loses the right to resume."""
+MESSAGE_BYTES = 1_024
+"""What a message takes beside its longest field, about; that of a frame is smaller, but comes with tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,7 @@ class Task:
     direct: bool = False
     """Whether its frames go from miner to client, past this router, which knows none of its tokens."""
     reported: bool = False
-    """Whether the miner has reported its end; the client may still ask for frames that it missed."""
+    """Whether its miner has reported its end and works on the next; the client may still ask for frames it missed."""
     generation: Generation | None = None
     """The lease under which it was last handed over."""
 
@@ -86,6 +97,16 @@ class Task:
     def number(self) -> int:
         """Its number within the session."""
         return self.submit.order.task
+
+    @property
+    def settled(self) -> bool:
+        """Whether its client has all of it, as far as is known here."""
+        return self.reported and self.direct
+
+    @property
+    def started(self) -> bool:
+        """Whether it was handed over, and did not end."""
+        return self.life.state in (TaskState.STARTED, TaskState.STREAMING)
 
     @property
     def index(self) -> int:
@@ -101,7 +122,7 @@ class Task:
     def adopt(self, resume: Continuation) -> None:
         """Go on from what the client has: it was relayed by another router, or not at all."""
         self.heads, self.ids, self.texts = list(resume.heads), list(resume.ids), list(resume.texts)
-        self.kept_bytes = sum(TOKEN_OVERHEAD_BYTES + len(text) for text in resume.texts)
+        self.kept_bytes = continuation_bytes(resume.texts)
         self.verifier, self.resumable = None, True
 
     def keep(self, message: FrameMessage, size_max: int) -> None:
@@ -110,7 +131,7 @@ class Task:
             return
         self.ids.extend(message.ids)
         self.texts.extend(message.texts)
-        self.kept_bytes += sum(TOKEN_OVERHEAD_BYTES + len(text) for text in message.texts)
+        self.kept_bytes += continuation_bytes(message.texts)
         starts = {head.start_index for head in self.heads}
         if self.kept_bytes > size_max or len(starts) >= SEGMENTS_MAX:
             self.resumable = False
@@ -133,6 +154,8 @@ class Lease:
     miner: NodeId
     channel: Channel
     generation: Generation
+    last_task: int = 0
+    """Handed over under it: no earlier order can follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +171,9 @@ class Assigned:
 class Round:
     """One auction: bids while it is open, then miners to ask, best first."""
 
+    announcement: Announcement
+    announced: Envelope
+    """The announcement as it was published."""
     bids: dict[NodeId, tuple[Bid, CountersignedBid]] = field(default_factory=dict)
     candidates: list[NodeId] = field(default_factory=list)
     bid_set: Envelope | None = None
@@ -159,14 +185,15 @@ class Ask:
 
     miner: NodeId
     lane: int
-    hedge: bool = False
-    """Asked while the lane's own miner is still waited for."""
+    hedge: int = 0
+    """The order to be started a second time, while the lane's own miner is still waited for; 0: none."""
 
 
 @dataclass(slots=True)
 class Hedge:
     """A second start of the running order, before its first token: who brings one first goes on."""
 
+    task: int
     lease: Lease
     assigned: Assigned
     verifier: LaneVerifier
@@ -224,6 +251,7 @@ class Session:
     """Messages to the client so far."""
     kept: deque[Message] = field(default_factory=deque)
     """The latest of them: those after the last frame that the client acknowledged."""
+    kept_bytes: int = 0
 
     @property
     def was_ready(self) -> bool:
@@ -239,7 +267,7 @@ class Session:
     def unfinished(self) -> bool:
         """Whether its client, should it come back, has something to come back for."""
         ends = (message for message in self.kept if isinstance(message, FrameMessage) and message.end)
-        return bool(self.tasks) or any(ends)
+        return self.was_ready and (bool(self.tasks) or any(ends))
 
     def lane_on(self, channel: Channel) -> int | None:
         """The lane whose present lease a channel carries."""
@@ -249,8 +277,9 @@ class Session:
         """Send the client a message, and keep it until the client is known to have it. Spec: [RESUME-REPLAY.1]"""
         self.told += 1
         self.kept.append(message)
-        if len(self.kept) > KEPT_MESSAGES_MAX:
-            self.kept.popleft()
+        self.kept_bytes += _bytes_of(message)
+        while len(self.kept) > KEPT_MESSAGES_MAX or self.kept_bytes > KEPT_BYTES_MAX:
+            self._forget_oldest()
         return [] if self.client is None else [Send(self.client, message, key=self.id)]
 
     def acked(self, task: int, index: int) -> None:
@@ -262,15 +291,17 @@ class Session:
                 and message.first_index + len(message.ids) == index
             ):
                 for _ in range(place + 1):
-                    self.kept.popleft()
+                    self._forget_oldest()
                 return
 
+    def _forget_oldest(self) -> None:
+        self.kept_bytes -= _bytes_of(self.kept.popleft())
+
     def running(self) -> Task | None:
-        """The task that lane 0's miner works on."""
-        for task in self.tasks.values():
-            if task.life.state in (TaskState.STARTED, TaskState.STREAMING) and not task.reported:
-                return task
-        return None
+        """The task that lane 0's miner works on, or the one that the next goes on with."""
+        started = [task for task in self.tasks.values() if task.started and not task.reported]
+        at_work = [task for task in started if self.lease is not None and task.generation == self.lease.generation]
+        return next(iter(at_work or started), None)
 
     def waiting(self) -> Task | None:
         """The next task in line."""
@@ -294,6 +325,10 @@ class Measured:
     """The longest lately seen before a first frame; fades. 0: none was seen."""
     begin_size: int = 1
     """What there was to read that time, in bytes."""
+    doubts: int = 0
+    """In a row, up to now: leases that it did not answer in time, and orders that it did not bring to an end."""
+    doubted_until_ms: int = 0
+    """Until then it is asked last."""
 
     def paused(self, gap_ms: int) -> None:
         """Two frames of one stream came so far apart."""
@@ -313,17 +348,34 @@ class Measured:
         if tokens >= 8 and stream_ms > 0:
             self.tokens_per_second = _smooth(self.tokens_per_second, (tokens - 1) * 1_000 // stream_ms)
         self.success_bp = (7 * self.success_bp + 10_000) // 8
+        self.doubts = self.doubted_until_ms = 0
 
     def reported(self) -> None:
         """A task that ended with a signed end, and whose frames did not pass here."""
         self.tasks += 1
         self.success_bp = (7 * self.success_bp + 10_000) // 8
 
-    def failed(self) -> None:
+    def failed(self, now_ms: int) -> None:
         """A task the miner did not bring to an end."""
         self.tasks += 1
         self.success_bp = 7 * self.success_bp // 8
+        self.doubt(now_ms)
+
+    def doubt(self, now_ms: int) -> None:
+        """It bid and did not keep it: it is asked last for a while, twice as long each time in a row."""
+        self.doubted_until_ms = now_ms + min(DOUBT_MS_MIN << min(self.doubts, 16), DOUBT_MS_MAX)
+        self.doubts += 1
 
 
 def _smooth(before: int, now: int) -> int:
     return (3 * before + now) // 4 if before else now
+
+
+def _bytes_of(message: Message) -> int:
+    """What it takes to keep a message, about."""
+    match message:
+        case FrameMessage():
+            return 2 * len(message.signature) + continuation_bytes(message.texts)
+        case SessionReady():
+            return MESSAGE_BYTES + len(message.bid_set.payload)
+    return MESSAGE_BYTES

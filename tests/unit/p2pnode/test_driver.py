@@ -1,5 +1,6 @@
 """The driver keeps a machine's contract: order within a key, durability before what follows, one timer."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from p2pnode.clock import open_clock
 from p2pnode.driver import HELD_EFFECTS_MAX, Driver, open_driver
 from p2pnode.transport.memory import MemoryNetwork
 from p2pnode.transport.memory_node import MemoryTransport
-from p2pnode.transport.seam import Stream, StreamClosed
-from protocol.core.codec import Message, decode
+from p2pnode.transport.seam import Stream, StreamClosed, Verdict
+from protocol import gossip
+from protocol.core.codec import Message, decode, encode
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.core.machine import (
@@ -29,6 +31,8 @@ from protocol.core.machine import (
     Publish,
     Send,
 )
+from protocol.core.params import Params
+from protocol.core.signing import Domain
 from protocol.messages.adverts import Advert
 from protocol.messages.envelope import seal
 from protocol.messages.sessions import CloseSession, RouterHello
@@ -313,6 +317,34 @@ async def test_peers_and_gossip_reach_the_machine(autojump_clock: trio.abc.Clock
         met, gossip, lost = script.events[:3]
         assert (met, lost) == (PeerConnected(BOB.node), PeerLost(BOB.node))
         assert gossip == GossipReceived("nodes", BOB.node, advert, envelope)
+
+
+async def test_a_gossip_message_is_checked_once(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transport asks before it forwards; the delivery does not ask for the signature again."""
+    checked: Counter[bytes] = Counter()
+    check = gossip.check
+
+    def counting(domain: Domain, params: Params, topic: str, origin: NodeId, data: bytes) -> gossip.Checked:
+        checked[data] += 1
+        return check(domain, params, topic, origin, data)
+
+    monkeypatch.setattr(gossip, "check", counting)
+    network = MemoryNetwork()
+    async with network.open(ALICE.node) as alice, network.open(BOB.node) as bob:
+        script = Script()
+        script.topics = ("nodes",)
+        async with open_driver(script, alice, open_clock(0), genesis=GENESIS):
+            await alice.connect(bob.addresses[0])
+            await bob.subscribe(GENESIS.topic("nodes"), lambda *_: Verdict.ACCEPT)
+            await settle()
+            for number in range(3):
+                advert = Advert(BOB.node, number, ("miner",), (), (), "")
+                await bob.publish(GENESIS.topic("nodes"), encode(seal(GENESIS.domain(), BOB.sign, advert)))
+            await settle()
+    assert sum(isinstance(event, GossipReceived) for event in script.events) == 3
+    assert list(checked.values()) == [1, 1, 1]
 
 
 async def test_a_roles_own_effects_go_to_its_performers_in_their_turn(autojump_clock: trio.abc.Clock) -> None:

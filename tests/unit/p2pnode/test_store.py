@@ -17,9 +17,11 @@ from p2pnode.store import (
     StoreCorrupt,
     StoreFull,
     StoreLocked,
+    StoreMissing,
     StoreReadOnly,
     lock_folder,
     open_store,
+    read_store,
 )
 
 
@@ -165,3 +167,25 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, obstacle: str) -> None:
     with pytest.raises(StoreReadOnly, match="cannot write in") as caught, open_store(folder):
         pass
     assert "--state-dir" in str(caught.value.hint)
+
+
+async def test_a_store_is_read_beside_its_node_and_without_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreMissing, match="no node has worked in"):
+        read_store(tmp_path, b"")
+    with open_store(tmp_path) as store:
+        await store.persist([(b"a/1", b"one"), (b"b", b"")])
+        assert read_store(tmp_path, b"a/") == {b"a/1": b"one"}
+        await store.persist([(b"a/2", b"two")])
+        assert read_store(tmp_path, b"a/") == {b"a/1": b"one", b"a/2": b"two"}
+    assert read_store(tmp_path, b"a/") == {b"a/1": b"one", b"a/2": b"two"}
+    with open_store(tmp_path) as store:
+        assert store.load(b"b") == {b"b": b""}
+
+
+def test_what_is_no_store_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / DATABASE).write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreCorrupt):
+        read_store(tmp_path, b"")
+    (tmp_path / DATABASE).write_bytes(b"")
+    with pytest.raises(StoreCorrupt, match="belongs to another program"):
+        read_store(tmp_path, b"")

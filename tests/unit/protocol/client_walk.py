@@ -5,7 +5,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from protocol.core.codec import Message
+from protocol.core.ids import ZERO_DIGEST
 from protocol.core.machine import (
+    ChannelClosed,
     Send,
 )
 from protocol.messages.sessions import (
@@ -13,6 +15,7 @@ from protocol.messages.sessions import (
     RouterHello,
     SessionEnded,
     SessionOpen,
+    SessionResumed,
 )
 from protocol.roles.client import (
     AskTask,
@@ -23,13 +26,14 @@ from protocol.roles.client import (
     Deliver,
     OpenAsked,
     RouterGone,
-    SessionAssigned,
     SessionOver,
     TaskOver,
     TaskText,
 )
+from protocol.session.transcript import replay
 from tests.unit.protocol.machines import (
     CLIENT,
+    DOMAIN,
     GENESIS,
     MODEL,
     PROMPT,
@@ -40,6 +44,7 @@ from tests.unit.protocol.machines import (
     ready_of,
     stream_of,
 )
+from tests.unit.protocol.seeking_at_hand import ROUTERS, ready_at
 from tests.unit.protocol.walk import Walk
 
 
@@ -59,9 +64,9 @@ class ClientWalk(Walk):
         if not machine._held.routers:
             self.wish(ConnectRouter(self.handles + 1, ROUTER.node, GENESIS.network_id()), RouterGone)
             return
-        (router,) = machine._held.routers.values()
+        router = data.draw(st.sampled_from(list(machine._held.routers.values())))
         if router.genesis is None:
-            self.say(router.channel, RouterHello(ROUTER.node, GENESIS.to_json(), ()))
+            self.say(router.channel, RouterHello(router.node, GENESIS.to_json(), ()))
         elif len(router.sessions) < 2:
             self.open()
         else:
@@ -69,22 +74,42 @@ class ClientWalk(Walk):
 
     def go_on(self, data: st.DataObject, router: Any, session: Any) -> None:
         """The router does its part for a session."""
-        if session.assignment is None:
-            self.say(router.channel, ready_of(session.opening))
+        by = next(key for key in ROUTERS if key.node == router.node)
+        after = session.term.term.after if session.term is not None else 0
+        if session.seek is not None and session.seek.resumable and session.assignment is not None:
+            answers = [SessionResumed(session.id, session.orders), SessionEnded(session.id, "session_expired", "", 0)]
+            self.say(router.channel, data.draw(st.sampled_from(answers)))
+        elif session.assignment is None or session.seek is not None:
+            self.say(router.channel, ready_at(session.opening, after + 1, by))
+        elif data.draw(st.integers(0, 9)) == 0:
+            self.dead.add(router.channel)
+            self.did(self.hand.tell(ChannelClosed(router.channel, "reset")))
         elif not session.tasks:
             self.ask(session.handle)
         else:
-            task = data.draw(st.sampled_from(list(session.tasks.values())))
-            head, *frames = stream_of(task.order)
-            following = next((f for f in frames if f.first_index == task.verifier.index), None)  # type: ignore
-            assert following is not None
-            self.say(router.channel, head if task.verifier.head is None else following)
+            self.say(router.channel, self.streamed(data.draw(st.sampled_from(list(session.tasks.values())))))
+
+    @staticmethod
+    def streamed(task: Any) -> Message:
+        """The next message of the miner that works on a task, which may go on with what another began."""
+        resume, verifier, assignment = task.continuation(), task.verifier, task.session.assignment
+        if verifier._segment is not None:
+            names = {"start_index": verifier.head.start_index, "previous_head": verifier.head.previous_head}
+        else:
+            names = {"start_index": verifier.index, "previous_head": replay(DOMAIN, resume) if resume else ZERO_DIGEST}
+        sizes = [1] * (8 - names["start_index"]) or [0]
+        head, *frames = stream_of(task.order, sizes=sizes, generation=assignment.generations[0], **names)
+        if verifier._segment is None:
+            return head
+        return next(frame for frame in frames if frame.first_index == verifier.index)  # type: ignore[attr-defined]
 
     def open(self) -> None:
         """Wish for a session."""
         handle = self.handles + 1
         nonce = handle.to_bytes(32, "big")
-        self.wish(OpenAsked(handle, ROUTER.node, MODEL, nonce, 1_000, 9, 5_000, 10**6), SessionOver)
+        others = tuple(router.node for router in ROUTERS[1:]) if handle % 2 else ()
+        wish = OpenAsked(handle, ROUTER.node, MODEL, nonce, 1_000, 9, 5_000, 10**6, others=others)
+        self.wish(wish, SessionOver)
 
     def ask(self, session: int) -> None:
         """Wish for an answer."""
@@ -119,7 +144,9 @@ class ClientWalk(Walk):
         orders = [task.order for task in self.hand.machine._held.tasks.values()] or [order_of(opening)]
         stream = stream_of(data.draw(st.sampled_from(orders)))
         ended = SessionEnded(id_of(opening), "no_capacity", "", 1)
-        return st.sampled_from([hello, *([ready_of(opening)] * 4), ended, *stream, *stream[:2]])
+        resumed = SessionResumed(id_of(opening), data.draw(st.integers(0, 2)))
+        late = [ready_at(opening, number, by) for number, by in ((1, ROUTERS[1]), (1_025, ROUTERS[1]), (2_049, ROUTER))]
+        return st.sampled_from([hello, *([ready_of(opening)] * 4), ended, resumed, *late, *stream, *stream[:2]])
 
     def did(self, effects: list[object]) -> None:
         super().did(effects)
@@ -132,7 +159,7 @@ class ClientWalk(Walk):
 
     def finish(self) -> None:
         self.did(self.hand.wait(4_000_000))
-        for handle in [h for h, items in self.items.items() if isinstance(items[-1], SessionAssigned)]:
+        for handle in list(self.hand.machine._held.sessions):
             self.did(self.hand.tell(CloseAsked(handle)))
         for handle, end in self.promised.items():
             ends = [item for item in self.items.get(handle, []) if isinstance(item, end)]
@@ -140,8 +167,11 @@ class ClientWalk(Walk):
             assert not ends or self.items[handle][-1] is ends[0]
         machine = self.hand.machine
         assert (len(machine._held.sessions), len(machine._held.tasks), machine.next_deadline()) == (0, 0, None)
+        assert all(router.handle > 0 for router in machine._held.by_channel.values()), "whom nobody needs is left"
 
     def bounded(self) -> None:
+        held = self.hand.machine._held
+        assert len(held.by_channel) <= len([h for h, end in self.promised.items() if end is RouterGone]) + len(ROUTERS)
         for items in self.items.values():
             texts = [item for item in items if isinstance(item, TaskText)]
             starts = [sum(len(text.ids) for text in texts[:number]) for number in range(len(texts))]

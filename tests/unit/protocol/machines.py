@@ -14,6 +14,7 @@ from protocol.messages.adverts import Advert, ModelManifest, ModelOffer
 from protocol.messages.envelope import Envelope, envelope_digest, seal
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
+    Announcement,
     Assignment,
     Bid,
     BidReceipt,
@@ -151,11 +152,35 @@ def bid_of(opening: SessionOpen, signer: Key = MINER, **fields: Any) -> Envelope
 def bid_set_of(opening: SessionOpen, miners: Sequence[Key] = (MINER,), router: Key = ROUTER) -> Envelope:
     """A signed set of countersigned bids."""
     entries = []
+    announcement = seal(DOMAIN, router.sign, announcement_of(opening, router=router.node))
     for position, miner in enumerate(miners):
         bid = bid_of(opening, miner)
-        receipt = BidReceipt(envelope_digest(DOMAIN, bid, Bid), id_of(opening), position)
-        entries.append(CountersignedBid(bid, seal(DOMAIN, router.sign, receipt)))
-    return seal(DOMAIN, router.sign, BidSet(id_of(opening), tuple(entries), ()))
+        entries.append(CountersignedBid(bid, receipt_of(bid, opening, announcement, position, router)))
+    return seal(DOMAIN, router.sign, BidSet(id_of(opening), announcement, tuple(entries), ()))
+
+
+def receipt_of(
+    bid: Envelope, opening: SessionOpen, announcement: Envelope, position: int = 0, router: Key = ROUTER
+) -> Envelope:
+    """A router's countersignature."""
+    round_ = envelope_digest(DOMAIN, announcement, Announcement)
+    return seal(DOMAIN, router.sign, BidReceipt(envelope_digest(DOMAIN, bid, Bid), id_of(opening), position, round_))
+
+
+def announcement_of(opening: SessionOpen, **fields: Any) -> Announcement:
+    """A router's call for bids."""
+    content: dict[str, Any] = {
+        "session": id_of(opening),
+        "router": ROUTER.node,
+        "addresses": (),
+        "model": opening.model,
+        "lanes": opening.lanes,
+        "price_cap_wei": opening.price_cap_wei,
+        "pool": 1,
+        "widening": 0,
+        "issued_ms": NOW_MS,
+    }
+    return Announcement(**{**content, **fields})
 
 
 def assignment_of(opening: SessionOpen, **fields: Any) -> Assignment:

@@ -9,7 +9,6 @@ from protocol.core.signing import typed_digest
 from protocol.messages.adverts import ModelOffer
 from protocol.messages.envelope import Envelope, envelope_digest, seal
 from protocol.messages.sessions import (
-    Announcement,
     Bid,
     LeaseGrant,
     LeaseRequest,
@@ -38,12 +37,12 @@ from tests.unit.protocol.machines import (
     DOMAIN,
     MINER,
     MODEL,
-    NOW_MS,
     OFFER,
     PARAMS,
     PROMPT_TOKENS,
     ROUTER,
     Hand,
+    announcement_of,
     assignment_of,
     id_of,
     of,
@@ -54,21 +53,6 @@ from tests.unit.protocol.machines import (
 
 BOOT = b"\x44" * 16
 UNACKED = PARAMS.unacked_tokens_max
-
-
-def announcement_of(opening: SessionOpen, **fields: Any) -> Announcement:
-    content: dict[str, Any] = {
-        "session": id_of(opening),
-        "router": ROUTER.node,
-        "addresses": (),
-        "model": opening.model,
-        "lanes": 1,
-        "price_cap_wei": opening.price_cap_wei,
-        "pool": 1,
-        "widening": 0,
-        "issued_ms": NOW_MS,
-    }
-    return Announcement(**{**content, **fields})
 
 
 class Mine(Hand):

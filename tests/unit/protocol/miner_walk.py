@@ -28,7 +28,10 @@ from protocol.messages.tasks import (
     Ack,
     AckMessage,
     CancelTask,
+    Delivery,
     EndReason,
+    FrameMessage,
+    LaneEnded,
 )
 from protocol.roles.miner import (
     Generate,
@@ -44,6 +47,7 @@ from tests.unit.protocol.machines import (
     DOMAIN,
     GENERATION,
     MINER,
+    MINERS,
     MODEL,
     OFFER,
     PARAMS,
@@ -55,6 +59,7 @@ from tests.unit.protocol.machines import (
     order_of,
     start_of,
 )
+from tests.unit.protocol.seeking_at_hand import term_of
 from tests.unit.protocol.walk import Walk, openings, tasks
 
 
@@ -69,6 +74,7 @@ class MinerWalk(Walk):
         self.bids: list[bytes] = [bytes(32)]
         self.generations = [GENERATION]
         self.running: list[Generate] = []
+        self.ended: set[tuple[bytes, int, int, bytes]] = set()
 
     def proper(self, data: st.DataObject) -> None:
         machine = self.hand.machine
@@ -82,10 +88,26 @@ class MinerWalk(Walk):
             self.did(self.hand.tell(ChannelOpened(channel, ROUTER.node, "task")))
             self.say(channel, LeaseRequest(opening, CLIENT.sign(id_of(opening)), self.bids[-1]))
         elif not lease.running():
-            assignment = assignment_of(opening, generations=(lease.generation,))
-            self.say(lease.channel, start_of(assignment, order_of(opening, lease.last_task + 1)))
+            self.start(data, opening, lease)
+        elif opening.lanes > 1 and data.draw(st.integers(0, 9)) == 0:
+            # It is asked to take another lane over, by the bid it made.
+            self.inbound += 1
+            self.channels.append(Channel(self.inbound))
+            self.did(self.hand.tell(ChannelOpened(Channel(self.inbound), ROUTER.node, "task")))
+            bid = next((d for d, b in machine._bids.bids.items() if b.session == lease.session), self.bids[-1])
+            self.say(Channel(self.inbound), LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid))
         else:
             self.work(data, lease, lease.running()[0])
+
+    def start(self, data: st.DataObject, opening: SessionOpen, lease: Any) -> None:
+        """The router hands over the next order, of lane 0 or of one that is streamed to nobody."""
+        order, lane = order_of(opening, lease.last_task + 1), data.draw(st.integers(0, opening.lanes - 1))
+        miners, generations = [MINERS[1].node] * opening.lanes, [GENERATION] * opening.lanes
+        miners[lane], generations[lane] = MINER.node, lease.generation
+        number = max(lease.assignment_number, lease.after) + 1
+        names = {"miners": tuple(miners), "generations": tuple(generations), "number": number}
+        delivery = Delivery.WITHHELD if lane else Delivery.RELAYED
+        self.say(lease.channel, start_of(assignment_of(opening, **names), order, lane=lane, delivery=delivery))
 
     def work(self, data: st.DataObject, lease: Any, lane: Any) -> None:
         """The engine, the connection and the client do their part of a task."""
@@ -111,10 +133,12 @@ class MinerWalk(Walk):
         generation = data.draw(st.sampled_from(self.generations[-3:]))
         assignment = assignment_of(opening, generations=(generation,))
         bid = data.draw(st.sampled_from(self.bids[-3:]))
+        term = term_of(opening, ROUTER, data.draw(st.integers(1, 3)) * 1_024)
         return st.sampled_from(
             [
                 LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid),
                 LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid),
+                LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid, term),
                 start_of(assignment, order_of(opening, task)),
                 start_of(assignment, order_of(opening, task)),
                 CancelTask(id_of(opening), task),
@@ -149,6 +173,12 @@ class MinerWalk(Walk):
                     self.generations.append(grant.generation)
                 case Generate():
                     self.running.append(effect)
+                case Send(message=FrameMessage() as frame):
+                    assert frame.lane == 0, "other lanes are streamed to nobody"
+                case Send(message=LaneEnded() as ended):
+                    name = ended.head.session, ended.head.task, ended.head.lane, ended.head.generation
+                    assert name not in self.ended, "a lane ends once"
+                    self.ended.add(name)
 
     def finish(self) -> None:
         self.hand.wait(4_000_000)

@@ -27,6 +27,7 @@ from tests.unit.protocol.machines import (
     DOMAIN,
     GENERATION,
     GENESIS,
+    MALLORY,
     MINER,
     MINERS,
     NOW_MS,
@@ -63,7 +64,8 @@ class Route(Hand):
 
     def open(self, channel: Channel, opening: SessionOpen, **fields: Any) -> list[object]:
         """A client opens a session."""
-        signature = fields.pop("signer", CLIENT).sign(id_of(opening))
+        owner = next(key for key in (CLIENT, MALLORY, *MINERS) if key.node == opening.client)
+        signature = fields.pop("signer", owner).sign(id_of(opening))
         wish = OpenSession(opening, signature, fields.get("timeout_ms", TIMEOUT_MS), fields.get("tokens", 100))
         return self.receive(channel, wish)
 

@@ -1,4 +1,4 @@
-"""The auction: constant bids whatever the size, bounded gains for liars, a pick that anyone computes alike."""
+"""The auction: bounded gains for liars, a pick that anyone computes alike."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +15,7 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.envelope import Envelope, envelope_digest, seal
 from protocol.messages.sessions import (
+    Announcement,
     Assignment,
     Bid,
     BidReceipt,
@@ -35,7 +36,7 @@ from protocol.session.auction import (
     terms_of,
     verify_bid_set,
 )
-from protocol.session.lottery import EVERYONE_FACTOR, is_eligible
+from protocol.session.lottery import is_eligible
 from protocol.session.pick import draw_two
 from protocol.session.scoring import NEUTRAL_BP, ONE_BP, compute_score, measured_score, public_score
 from tests.unit.protocol.keys import Key, key
@@ -48,6 +49,7 @@ MODEL = b"\x33" * 32
 NOW_MS = 1_800_000_000_000
 OPENING = SessionOpen(CLIENT.node, (ROUTER.node,), MODEL, 1, 1_000, 10, NOW_MS + 60_000, bytes(32), bytes(32))
 TERMS = terms_of(DOMAIN, OPENING)
+ANNOUNCEMENT = Announcement(TERMS.session, ROUTER.node, (), MODEL, 1, 1_000, 6, 0, NOW_MS)
 
 U32_MAX = 2**32 - 1
 counts = st.integers(0, U32_MAX)
@@ -79,43 +81,14 @@ measurements = st.builds(
 )
 
 
-# The lottery
-
-
-@pytest.mark.spec("AUCTION-LOTTERY.1")
-@pytest.mark.parametrize("pool", [33, 100, 1_000, 10_000])
-def test_bids_stay_constant_as_the_network_grows(pool: int) -> None:
-    nodes = [number.to_bytes(20, "big") for number in range(pool)]
-    rounds = max(4, 40_000 // pool)
-    bids = sum(is_eligible(PARAMS, n.to_bytes(32, "big"), node, pool, 0) for n in range(rounds) for node in nodes)
-    # Binomial: three standard deviations around the target.
-    assert abs(bids / rounds - PARAMS.bid_target) < 3 * (PARAMS.bid_target / rounds) ** 0.5
-
-
-@pytest.mark.spec("AUCTION-LOTTERY.1")
-@given(sessions, st.binary(min_size=20, max_size=20), st.integers(0, 255))
-def test_everyone_bids_while_the_pool_is_small(session: bytes, node: bytes, widening: int) -> None:
-    assert all(
-        is_eligible(PARAMS, session, node, pool, widening) for pool in (0, 1, 10, PARAMS.bid_target * EVERYONE_FACTOR)
-    )
-
-
-@pytest.mark.spec("AUCTION-LOTTERY.1")
-@given(sessions, st.binary(min_size=20, max_size=20), counts, st.integers(0, 254))
-def test_widening_only_adds_bidders(session: bytes, node: bytes, pool: int, widening: int) -> None:
-    if is_eligible(PARAMS, session, node, pool, widening):
-        assert is_eligible(PARAMS, session, node, pool, widening + 1)
-    assert is_eligible(PARAMS, session, node, pool, 255)
-
-
-@pytest.mark.spec("AUCTION-LOTTERY.1")
-def test_who_is_drawn_changes_with_the_session() -> None:
-    nodes = [number.to_bytes(20, "big") for number in range(1_000)]
-    drawn = [{node for node in nodes if is_eligible(PARAMS, bytes([n]) * 32, node, 1_000, 0)} for n in range(20)]
-    assert len(set.union(*drawn)) > 100
-
-
 # Bids
+
+
+def partition(pool: int) -> tuple[list[bytes], list[bytes]]:
+    """Of a hundred nodes, those that the session's lottery draws, and the others."""
+    nodes = [number.to_bytes(20, "big") for number in range(100)]
+    drawn = [node for node in nodes if is_eligible(PARAMS, TERMS.session, node, pool, 0)]
+    return drawn, [node for node in nodes if node not in drawn]
 
 
 @pytest.mark.spec("AUCTION-BID.1")
@@ -142,7 +115,17 @@ def test_a_bid_that_breaks_the_terms_is_named(fault: BidFault | None, changes: d
     [(None, 0), (None, 35_000), (BidFault.STALE, 35_001), (None, -30_000), (BidFault.FUTURE, -30_001)],
 )
 def test_a_bid_is_taken_while_it_is_fresh(fault: BidFault | None, age_ms: int) -> None:
-    assert find_arrival_fault(PARAMS, bid_of(MINERS[0].node, issued_ms=NOW_MS - age_ms), NOW_MS) is fault
+    bid = bid_of(MINERS[0].node, issued_ms=NOW_MS - age_ms)
+    assert find_arrival_fault(PARAMS, ANNOUNCEMENT, bid, NOW_MS) is fault
+
+
+@pytest.mark.spec("AUCTION-BID.1")
+def test_a_bid_is_taken_if_the_lottery_of_its_round_drew_its_miner() -> None:
+    drawn, others = partition(pool=100)
+    announcement = msgspec.structs.replace(ANNOUNCEMENT, pool=100)
+    assert drawn
+    assert {find_arrival_fault(PARAMS, announcement, bid_of(node), NOW_MS) for node in drawn} == {None}
+    assert {find_arrival_fault(PARAMS, announcement, bid_of(node), NOW_MS) for node in others} == {BidFault.LOTTERY}
 
 
 @pytest.mark.spec("AUCTION-BID.1")
@@ -279,16 +262,33 @@ def test_equal_miners_share_the_sessions() -> None:
 # Verification
 
 
+def announced(signer: Key = ROUTER, **changes: object) -> Envelope:
+    """What opened the round."""
+    return seal(DOMAIN, signer.sign, msgspec.structs.replace(ANNOUNCEMENT, **changes))
+
+
+def round_of(announcement: Envelope) -> bytes:
+    """What receipts name their round by."""
+    return envelope_digest(DOMAIN, announcement, Announcement)
+
+
 def bid_set_of(
-    bids: list[Bid], *, signers: list[Key] | None = None, router: Key = ROUTER, seen: tuple[Measurement, ...] = ()
+    bids: list[Bid],
+    *,
+    signers: list[Key] | None = None,
+    router: Key = ROUTER,
+    seen: tuple[Measurement, ...] = (),
+    announcement: Envelope | None = None,
 ) -> BidSet:
     """A bid set as an honest router makes it."""
     entries = []
+    announcement = announcement or announced()
     for position, (bid, signer) in enumerate(zip(bids, signers or MINERS, strict=False)):
         envelope = seal(DOMAIN, signer.sign, bid)
-        receipt = BidReceipt(envelope_digest(DOMAIN, envelope, Bid), TERMS.session, position)
+        digest = envelope_digest(DOMAIN, envelope, Bid)
+        receipt = BidReceipt(digest, TERMS.session, position, round_of(announcement))
         entries.append(CountersignedBid(envelope, seal(DOMAIN, router.sign, receipt)))
-    return BidSet(TERMS.session, tuple(entries), seen)
+    return BidSet(TERMS.session, announcement, tuple(entries), seen)
 
 
 def assignment_of(envelope: Envelope, miner: bytes, **changes: object) -> Assignment:
@@ -321,17 +321,38 @@ def test_measurements_in_the_bid_set_count() -> None:
 
 
 def _with_entry(place: int, entry: CountersignedBid) -> BidSet:
-    return BidSet(TERMS.session, (*BID_SET.bids[:place], entry, *BID_SET.bids[place + 1 :]), ())
+    return _with_bids((*BID_SET.bids[:place], entry, *BID_SET.bids[place + 1 :]))
+
+
+def _with_bids(bids: tuple[CountersignedBid, ...]) -> BidSet:
+    return BidSet(TERMS.session, BID_SET.announcement, bids, ())
 
 
 def _receipt(**changes: object) -> Envelope:
-    honest = BidReceipt(envelope_digest(DOMAIN, BID_SET.bids[1].bid, Bid), TERMS.session, 1)
+    honest = BidReceipt(envelope_digest(DOMAIN, BID_SET.bids[1].bid, Bid), TERMS.session, 1, round_of(announced()))
     return seal(DOMAIN, ROUTER.sign, msgspec.structs.replace(honest, **changes))
 
 
 SECOND = BID_SET.bids[1].bid
 BROKEN_SETS: list[tuple[str, str, Callable[[], BidSet]]] = [
-    ("bid set", "of session", lambda: BidSet(bytes(32), BID_SET.bids, ())),
+    ("bid set", "of session", lambda: BidSet(bytes(32), BID_SET.announcement, BID_SET.bids, ())),
+    ("announcement", "is signed by", lambda: bid_set_of(BIDS, announcement=announced(MINERS[0]))),
+    ("announcement", "expected Announcement", lambda: bid_set_of(BIDS, announcement=SECOND)),
+    *(
+        ("announcement", "something else", lambda lie=lie: bid_set_of(BIDS, announcement=announced(**lie)))
+        for lie in (
+            {"session": bytes(32)},
+            {"model": bytes(32)},
+            {"lanes": 2},
+            {"price_cap_wei": 999},
+            {"router": CLIENT.node},
+        )
+    ),
+    (
+        "bid",
+        "position 0 is of a miner that was not drawn",
+        lambda: bid_set_of(BIDS, announcement=announced(pool=10**9)),
+    ),
     ("measurements", "two of one", lambda: bid_set_of(BIDS, seen=(Measurement(bytes(20), 1, 1, 1, 1),) * 2)),
     ("bid", "position 0 is signed by", lambda: bid_set_of(BIDS, signers=MINERS[::-1])),
     ("bid", "position 1 expected Bid", lambda: _with_entry(1, CountersignedBid(_receipt(), _receipt()))),
@@ -345,8 +366,9 @@ BROKEN_SETS: list[tuple[str, str, Callable[[], BidSet]]] = [
     ("receipt", "another bid", lambda: _with_entry(1, CountersignedBid(SECOND, _receipt(bid=bytes(32))))),
     ("receipt", "another bid", lambda: _with_entry(1, CountersignedBid(SECOND, _receipt(session=bytes(32))))),
     ("receipt", "says position 2", lambda: _with_entry(1, CountersignedBid(SECOND, _receipt(position=2)))),
-    ("receipt", "says position 1", lambda: BidSet(TERMS.session, BID_SET.bids[1:], ())),
-    ("receipt", "says position 0", lambda: BidSet(TERMS.session, BID_SET.bids[:1] * 2, ())),
+    ("receipt", "another round", lambda: _with_entry(1, CountersignedBid(SECOND, _receipt(announcement=bytes(32))))),
+    ("receipt", "says position 1", lambda: _with_bids(BID_SET.bids[1:])),
+    ("receipt", "says position 0", lambda: _with_bids(BID_SET.bids[:1] * 2)),
 ]
 
 
@@ -417,6 +439,8 @@ def test_any_bytes_as_a_bid_set_end_in_an_auction_error(payload: bytes, signatur
 def test_the_largest_bid_set_fits_its_message() -> None:
     widest = Bid(TERMS.session, MINERS[0].node, MODEL, 2**63 - 1, *([U32_MAX] * 5), 2**63 - 1)
     envelope = seal(DOMAIN, MINERS[0].sign, widest)
-    receipt = seal(DOMAIN, ROUTER.sign, BidReceipt(bytes(32), bytes(32), U32_MAX))
+    receipt = seal(DOMAIN, ROUTER.sign, BidReceipt(bytes(32), bytes(32), U32_MAX, bytes(32)))
+    announcement = Envelope(bytes(Announcement.LIMIT_BYTES), bytes(65))
     seen = tuple(Measurement(n.to_bytes(20, "big"), *([U32_MAX] * 4)) for n in range(128))
-    seal(DOMAIN, ROUTER.sign, BidSet(TERMS.session, (CountersignedBid(envelope, receipt),) * 128, seen))
+    bids = (CountersignedBid(envelope, receipt),) * 128
+    seal(DOMAIN, ROUTER.sign, BidSet(TERMS.session, announcement, bids, seen))

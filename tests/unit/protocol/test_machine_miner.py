@@ -16,6 +16,7 @@ from protocol.messages.sessions import (
     Bid,
     BidReceipt,
     CloseSession,
+    CountersignedBid,
     LeaseBusy,
     LeaseGrant,
     LeaseRelease,
@@ -50,6 +51,7 @@ from tests.unit.protocol.machines import (
     opening_of,
     order_of,
     other_model,
+    receipt_of,
     sent,
     start_of,
 )
@@ -65,10 +67,9 @@ def test_it_bids_once_an_announcement_and_keeps_the_receipt() -> None:
     assert (stream.peer, stream.protocol) == (ROUTER.node, "bid")
     (envelope,) = sent(effects, stream.channel)
     assert isinstance(envelope, Envelope)
-    digest = envelope_digest(DOMAIN, envelope, Bid)
-    receipt = seal(DOMAIN, ROUTER.sign, BidReceipt(digest, id_of(opening), 0))
+    receipt = receipt_of(envelope, opening, envelope)
     assert of(mine.receive(stream.channel, receipt), Close) == [Close(stream.channel)]
-    assert mine.machine._bids.receipts == {id_of(opening): receipt}
+    assert list(mine.machine._bids.kept.values()) == [CountersignedBid(envelope, receipt)]
     assert mine.machine.next_deadline() is None
 
 
@@ -99,13 +100,13 @@ def test_bids_without_an_answer_are_given_up_and_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [CloseSession(bytes(32)), seal(DOMAIN, MALLORY.sign, BidReceipt(*[bytes(32)] * 2, 0))]
+    "answer", [CloseSession(bytes(32)), seal(DOMAIN, MALLORY.sign, BidReceipt(bytes(32), bytes(32), 0, bytes(32)))]
 )
 def test_a_wrong_receipt_is_not_kept(answer: Message) -> None:
     mine = Mine()
     stream = of(mine.announce(opening_of()), Open)[0]
     assert of(mine.receive(stream.channel, answer), Close) == [Close(stream.channel)]
-    assert not mine.machine._bids.receipts
+    assert not mine.machine._bids.kept
 
 
 # Leases

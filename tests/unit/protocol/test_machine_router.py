@@ -286,13 +286,14 @@ def test_a_session_that_its_client_did_not_sign_ends_the_connection(route: Route
 
 def test_the_queue_is_bounded_and_says_when_to_come_back() -> None:
     route = Route(rounds_max=1)
-    clients = [route.client(key) for key in MINERS]
+    clients = [(route.client(key), key) for key in MINERS]
     told = []
     for number in range(12):
-        told += sent(route.open(clients[number % len(clients)], opening_of(number=number)))
+        channel, key = clients[number % len(clients)]
+        told += sent(route.open(channel, opening_of(key, number)))
     codes = [(m.code, m.retry_after_ms > 0) for m in told if isinstance(m, SessionEnded)]
     assert codes == [("queue_full", True)] * (12 - 1 - PARAMS.queue_requests_max)
-    greedy = [sent(route.open(clients[0], opening_of(number=20)))]
+    greedy = [sent(route.open(clients[0][0], opening_of(MINERS[0], number=20)))]
     assert greedy
 
 
@@ -307,7 +308,7 @@ def test_a_client_cannot_hold_more_sessions_than_its_share() -> None:
 def test_a_session_that_waits_gets_the_slot_that_is_released() -> None:
     route = Route(miners=1)
     first, second = route.client(), route.client(MALLORY)
-    one, other = opening_of(number=1), opening_of(number=2)
+    one, other = opening_of(number=1), opening_of(MALLORY, number=2)
     lease, _ = route.leased(one, first)
     route.open(second, other)
     assert of(route.wait(PARAMS.bid_window_ms), Publish) == [], "no miner has a slot, so none bids"
@@ -351,10 +352,10 @@ def test_a_session_is_over_when_it_expires() -> None:
 def test_each_slot_that_is_released_is_for_another_that_waits() -> None:
     route = Route(miners=1)
     holders = [route.client(miner) for miner in MINERS[:2]]
-    held = [opening_of(number=number) for number in range(2)]
+    held = [opening_of(miner, number) for number, miner in enumerate(MINERS[:2])]
     for client, opening in zip(holders, held, strict=True):
         route.leased(opening, client)
-    waiting = [opening_of(number=10 + number) for number in range(3)]
+    waiting = [opening_of(MALLORY, 10 + number) for number in range(3)]
     for opening in waiting:
         route.open(route.client(MALLORY), opening)
         route.wait(10)

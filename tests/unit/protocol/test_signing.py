@@ -139,8 +139,8 @@ def test_an_envelope_of_another_kind_is_refused() -> None:
 
 @pytest.mark.spec("SIGN-PAYLOAD.1")
 def test_a_changed_payload_is_signed_by_nobody_known() -> None:
-    envelope = seal(DOMAIN, ALICE.sign, BidReceipt(bytes(32), bytes(32), 1))
-    changed = Envelope(encode(BidReceipt(bytes(32), bytes(32), 2)), envelope.signature)
+    envelope = seal(DOMAIN, ALICE.sign, BidReceipt(bytes(32), bytes(32), 1, bytes(32)))
+    changed = Envelope(encode(BidReceipt(bytes(32), bytes(32), 2, bytes(32))), envelope.signature)
     assert unseal(DOMAIN, changed, BidReceipt)[1] != ALICE.node
 
 

@@ -26,7 +26,7 @@ from tests.unit.protocol.machines import (
     stream_of,
 )
 
-OPENINGS = [opening_of(number=number) for number in range(3)]
+OPENINGS = [opening_of(number=number, lanes=lanes) for number, lanes in enumerate((1, 2, 1))]
 PEERS: list[NodeId] = [CLIENT.node, ROUTER.node, MALLORY.node, *(miner.node for miner in MINERS[:3])]
 ANYTHING = st.one_of([strategies.build(kind) for kind in strategies.every_message()])
 STREAMS = {
