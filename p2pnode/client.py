@@ -8,23 +8,21 @@
 It needs no model and no gossip. Text is handed out only after the miner's signature over it was checked.
 """
 
-import codecs
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import TypeVar
 
 import trio
 
 from p2pnode.address import RouterAddress, parse_router_address
+from p2pnode.answer import Answer, RequestFailed
 from p2pnode.clock import open_clock
 from p2pnode.driver import Driver, open_driver
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.seam import PeerUnreachable, Transport
-from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.messages.adverts import ModelOffer
@@ -46,11 +44,10 @@ from protocol.roles.client import (
     RouterSought,
     SessionAssigned,
     SessionOver,
-    TaskHead,
-    TaskOver,
-    TaskText,
 )
 from protocol.session.record import SessionRecord
+
+__all__ = ["Answer", "LightClient", "RequestFailed", "Session", "connect"]
 
 CONNECT_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_MS = 30_000
@@ -62,99 +59,6 @@ SESSION_ITEMS_MAX = 4_096
 ITEMS_MAX = 8
 """Of a router or session: one when it stands, one when it ends. Of an answer, one for each token more: the machine
 takes none beyond max_tokens, whatever a router sends."""
-
-T = TypeVar("T")
-
-
-class RequestFailed(P2PNodeError):
-    """A session or an answer ended without success; ``code`` is one of the lifecycle's terminal codes."""
-
-    def __init__(self, code: str, detail: str, *, retry_after_ms: int = 0, text: str = "") -> None:
-        super().__init__(detail, code=code, hint=_HINTS.get(code))
-        self.retry_after_ms = retry_after_ms
-        self.text = text
-        """What had been answered, and verified, before."""
-
-
-_HINTS = {
-    "model_not_found": "`p2pnode chat --router ADDRESS --models` lists what the router has miners for",
-    "no_capacity": "try again in a moment, or start another miner: p2pnode run --role miner",
-    "queue_full": "try again in a moment",
-    "rate_limited": "close other sessions first",
-    "prompt_too_long": "shorten the prompt, start a new conversation, or ask for fewer tokens",
-    "miner_lost": "ask again: another miner will take it",
-    "router_lost": "check that the router runs, or name another one",
-    "transcript_broken": "do not trust this answer; try another router",
-    "deadline_exceeded": "allow more time with --timeout, or ask for fewer tokens",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """How an answer ended."""
-
-    reason: str
-    """stop, length or cancelled."""
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    frames: int
-
-
-class Answer:
-    """One answer, streamed: an async iterator of text. Leaving its block early cancels it."""
-
-    def __init__(self, client: "LightClient", handle: int, items: trio.MemoryReceiveChannel[Item]) -> None:
-        self.heads: list[SegmentHead] = []
-        """One for each miner that worked on the answer; more than one after a failover."""
-        self.finish: Finish | None = None
-        self.token_ids: list[int] = []
-        self.text = ""
-        self._client = client
-        self._handle = handle
-        self._items = items
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self._texts()
-
-    async def _texts(self) -> AsyncIterator[str]:
-        async for item in self._items:
-            match item:
-                case TaskHead():
-                    self.heads.append(item.head)
-                case TaskText():
-                    self.token_ids.extend(item.ids)
-                    text = self._decoder.decode(item.text)
-                    self.text += text
-                    if text:
-                        yield text
-                case TaskOver():
-                    rest = self._decoder.decode(b"", final=True)
-                    self.text += rest
-                    if rest:
-                        yield rest
-                    self._finish(item)
-                    return
-        raise RequestFailed("router_lost", "the router said more than an answer can hold", text=self.text)
-
-    def _finish(self, over: TaskOver) -> None:
-        if over.end is None:
-            raise RequestFailed(over.code, over.detail, retry_after_ms=over.retry_after_ms, text=self.text)
-        end = over.end
-        self.finish = Finish(
-            end.reason.name.lower(), end.prompt_tokens, end.completion_tokens, end.cached_tokens, over.frames
-        )
-
-    def cancel(self) -> None:
-        """Ask the miner to stop; the iteration goes on to the signed end."""
-        self._client.dispatch(CancelAsk(self._handle))
-
-    async def read(self) -> str:
-        """The whole answer. Raises RequestFailed."""
-        async for _ in self:
-            pass
-        return self.text
 
 
 class Session:
@@ -252,7 +156,7 @@ class Session:
             timeout_ms=timeout_ms,
         )
         self._client.dispatch(ask)
-        answer = Answer(self._client, handle, items)
+        answer = Answer(lambda: self._client.dispatch(CancelAsk(handle)), items)
         try:
             yield answer
         finally:
@@ -267,12 +171,16 @@ class LightClient:
 
     def __init__(self, driver: Driver, router: NodeId, address: RouterAddress, others: tuple[NodeId, ...] = ()) -> None:
         self.router = router
+        """That sessions are opened at."""
         self.address = address
-        self._others = others
+        self._routers = (router, *others)
         self._driver = driver
         self._handles = count(1)
         self._items: dict[int, trio.MemorySendChannel[Item]] = {}
         self._ready: RouterReady | None = None
+        self._greeting: trio.MemoryReceiveChannel[Item] | None = None
+        """What the router's end would arrive on."""
+        self._greets = trio.Lock()
 
     @property
     def genesis(self) -> Genesis:
@@ -325,6 +233,7 @@ class LightClient:
             direct: Take the frames from the miner itself where it can be dialed, so that it learns our address; the
                 router relays them where it cannot.
         """
+        await self._stand()
         offer = self.model(model)
         handle, items = self.new_handle(SESSION_ITEMS_MAX)
         wish = OpenAsked(
@@ -336,7 +245,7 @@ class LightClient:
             tokens=tokens,
             timeout_ms=timeout_ms,
             lifetime_ms=SESSION_LIFETIME_MS,
-            others=self._others,
+            others=tuple(router for router in self._routers if router != self.router),
             lanes=lanes,
             direct=direct,
         )
@@ -347,13 +256,34 @@ class LightClient:
             self.dispatch(CloseAsked(handle))
             self.drop_handle(handle)
 
-    async def greet(self, router_handle: int, items: trio.MemoryReceiveChannel[Item]) -> None:
-        """Wait for the router's greeting. Raises RequestFailed."""
+    async def greet(self, router: NodeId) -> None:
+        """Greet a router: sessions are opened there from now on. Raises RequestFailed."""
+        handle, items = self.new_handle()
+        self.dispatch(ConnectRouter(handle, router, self.address.network))
         first = await items.receive()
         if isinstance(first, RouterGone):
+            self.drop_handle(handle)
             raise RequestFailed(first.code, first.detail)
         assert isinstance(first, RouterReady)
-        self._ready = first
+        self.router, self._ready, self._greeting = router, first, items
+
+    async def _stand(self) -> None:
+        """If the router was lost since, greet it again, or the next that answers. Raises RequestFailed."""
+        async with self._greets:
+            if self._greeting is not None:
+                try:
+                    self._greeting.receive_nowait()
+                except trio.WouldBlock:
+                    return
+                self._greeting = None
+            failed: list[RequestFailed] = []
+            for router in self._routers:
+                try:
+                    await self.greet(router)
+                    return
+                except RequestFailed as error:
+                    failed.append(error)
+            raise failed[0]
 
     def dispatch(self, event: object) -> None:
         """Hand the machine a wish."""
@@ -435,9 +365,7 @@ async def _greeted(
     async with open_driver(machine, transport, open_clock()) as driver:
         client = LightClient(driver, node, address, tuple(others))
         driver.performers = {Deliver: client.deliver}
-        handle, items = client.new_handle()
-        client.dispatch(ConnectRouter(handle, node, address.network))
-        await client.greet(handle, items)
+        await client.greet(node)
         yield client
 
 

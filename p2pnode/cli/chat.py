@@ -207,7 +207,8 @@ async def _answer(
     )
     async with ask as answer, trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on_interrupt, answer)
-        nursery.start_soon(_tell_of_lost_router, session, answer)
+        if not args.json:
+            nursery.start_soon(_tell_of_lost_router, session, answer)
         async for text in answer:
             if not args.json:
                 sys.stdout.write(_shown(text))

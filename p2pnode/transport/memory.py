@@ -61,7 +61,7 @@ class MemoryNetwork:
         send_s: float = 10.0,
         port: int | None = None,
     ) -> AsyncIterator[MemoryTransport]:
-        """A started node, on a port of its own or one that it had before; its connections are dropped with the block."""
+        """A started node, on a port of its own or one that it had before; its connections go with the block."""
         me, peer_id = (key.node_id, key.peer_id) if isinstance(key, NodeKey) else (key, key.hex())
         if me in self.nodes:
             raise TransportError(f"{short(me)} is in this network already")

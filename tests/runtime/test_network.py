@@ -53,9 +53,9 @@ def run(*arguments: str, env: dict[str, str], text: str | None = None) -> subpro
     )
 
 
-def start_testnet(folder: Path, env: dict[str, str]) -> Network:
+def start_testnet(folder: Path, env: dict[str, str], *options: str) -> Network:
     process = subprocess.Popen(
-        [*P2PNODE, "testnet", "up", "--json", "--slots", "2", "--folder", str(folder)],
+        [*P2PNODE, "testnet", "up", "--json", "--slots", "2", "--folder", str(folder), *options],
         env=env,
         stdout=subprocess.PIPE,
         text=True,

@@ -56,6 +56,8 @@ START_MS = 1_800_000_000_000
 MANIFEST = ModelManifest("tiny", bytes(32), 1, "llama", "Q8_0", 512)
 MODEL = MANIFEST.digest()
 PROMPT_TOKENS = (1, 2, 3)
+SILENCE_MS = 6_000
+"""How long a connection that was cut may look alive."""
 WORDS = ("A", " bear", " lives", " in", " the", " woods", ",", " mostly", ".")
 
 
@@ -329,19 +331,19 @@ class World:
         node.wires.clear()
 
     def cut(self, one: str, other: str, *, notice: tuple[str, ...] = ()) -> None:
-        """The streams between two nodes are lost, with what was under way; both notice, or only those named."""
+        """The streams between two nodes are lost, with what was under way. Both notice, or those named at first."""
         self.say(f"{one} x {other}", "streams are lost")
         for wire in self.wires:
             if wire.open and wire.between == {one, other}:
                 wire.open = False
                 for name, channel in list(wire.ends.items()):
-                    if not notice or name in notice:
-                        self.at(
-                            self.latency_ms,
-                            lambda name=name, channel=channel: (  # type: ignore[misc]
-                                self._lost(self.nodes[name], channel, "reset")
-                            ),
-                        )
+                    after_ms = self.latency_ms if not notice or name in notice else SILENCE_MS
+                    self.at(
+                        after_ms,
+                        lambda name=name, channel=channel: (  # type: ignore[misc]
+                            self._lost(self.nodes[name], channel, "reset")
+                        ),
+                    )
 
     def freeze(self, name: str) -> None:
         """A node stands still: it says and hears nothing, and its connections stand."""

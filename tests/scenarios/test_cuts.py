@@ -100,7 +100,7 @@ def play(
         script.do(line)
     script.do(f"run {pause}")
     script.do("close c1 session")
-    script.do("run 11000")
+    script.do("run 17000")
     names = {handle: name for name, handle in script.handles.items()}
     return Played(script, {names[handle]: list(items) for handle, items in wire.items.items()})
 

@@ -94,6 +94,9 @@ class Routed(World):
             except (TransportError, RequestFailed):
                 await trio.sleep(1)
                 return False
+            if not net.models:
+                await trio.sleep(1)  # it has only just come back
+                return False
             await self.use_session(net, rng)
         return True
 

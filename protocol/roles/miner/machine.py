@@ -372,8 +372,7 @@ class MinerMachine:
         try:
             again = lane.relay_from(message.index, message.chain)
         except RemoteProtocolError as error:
-            # So says the client; the router cannot know better.
-            return self._fail(lease, lane, "bad_request", str(error), now_ms)
+            return self._fail(lease, lane, "bad_request", str(error), now_ms)  # it is the client that says so
         # Whatever hangs on the stream that the client has left does so in vain.
         lease.in_flight = channel if lease.in_flight == channel else None
         return [*(Send(channel, item, key=lease.session) for item in again), *self._pump(lease, lane, now_ms)]

@@ -45,7 +45,7 @@ WORDS = [(index, b"%d " % index) for index in range(12)]
 
 def ready_at(opening: SessionOpen, number: int, by: Key, miner: Key = MINERS[0], **fields: Any) -> SessionReady:
     """An assignment by one of the routers; the lease is as unique as its number."""
-    bid_set = bid_set_of(opening, MINERS[:3], router=by)
+    bid_set, signer = bid_set_of(opening, MINERS[:3], router=by), fields.pop("signer", by)
     content = {
         "number": number,
         "router": by.node,
@@ -55,7 +55,7 @@ def ready_at(opening: SessionOpen, number: int, by: Key, miner: Key = MINERS[0],
         **fields,
     }
     assignment = assignment_of(opening, **content)
-    return SessionReady(id_of(opening), assignment, by.sign(typed_digest(DOMAIN, assignment)), bid_set)
+    return SessionReady(id_of(opening), assignment, signer.sign(typed_digest(DOMAIN, assignment)), bid_set)
 
 
 def term_of(opening: SessionOpen, router: Key, after: int, signer: Key = CLIENT, **fields: Any) -> SignedTerm:

@@ -121,6 +121,8 @@ def test_each_term_is_above_all_that_was_known(numbers: list[int]) -> None:
 @pytest.mark.parametrize(
     ("signer", "changed"),
     [
+        (FIRST, {"signer": SECOND}),
+        (THIRD, {"signer": SECOND}),
         (SECOND, {"number": 1}),
         (SECOND, {"number": 2}),
         (SECOND, {"number": 1_024}),
@@ -282,7 +284,7 @@ def test_the_next_router_hears_no_ack_of_a_lease_that_it_never_knew() -> None:
 
 
 @pytest.mark.spec("TASK-TERMINAL.1", "ROUTER-TERM.1")
-@pytest.mark.parametrize("how", ["silent", "refusing", "unreachable", "slow"])
+@pytest.mark.parametrize("how", ["silent", "refusing", "unreachable", "slow", "lost again"])
 def test_without_a_router_every_wish_ends_once_in_bounded_time(how: str) -> None:
     client = Seeker.asking()
     client.says(client.head(), client.next_frame(2))
@@ -297,6 +299,8 @@ def test_without_a_router_every_wish_ends_once_in_bounded_time(how: str) -> None
             if router.node not in opened or how == "silent":
                 continue
             effects += client.lose(router) if how == "unreachable" else client.greets(router)
+            if how == "lost again":
+                effects += client.lose(router)
             if how == "refusing":
                 effects += client.answers(router, *[refusal_of(client.opening, "no_capacity")] * 2)
         effects += [] if effects else client.wait(100)

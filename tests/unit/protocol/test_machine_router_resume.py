@@ -222,6 +222,9 @@ def test_what_is_kept_is_bounded_by_count_and_by_bytes() -> None:
         session.tell(TaskFailed(task.name, 9, "bad_request", "x" * 1_000, 0))
         assert len(session.kept) <= KEPT_MESSAGES_MAX
         assert sum(map(len, map(encode, session.kept))) <= KEPT_BYTES_MAX + len(session.kept) * MESSAGE_BYTES
+    for _ in range(3 * KEPT_MESSAGES_MAX):
+        session.tell(frame)
+    assert len(session.kept) == KEPT_MESSAGES_MAX, "small ones"
     big = msgspec.structs.replace(frame, ids=(1,) * 100, texts=(b"x" * 1_000,) * 100)
     for _ in range(10):
         session.tell(big)
