@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Generic, Protocol, TypeVar
 
 import psutil
 import trio
@@ -15,6 +16,9 @@ KINDS = ("kill", "freeze", "slow", "cut")
 SLOW_STOPPED_S, SLOW_RUNNING_S = 0.045, 0.005
 """A tenth of the time is left to the miner."""
 CHUNK_BYTES = 65_536
+
+V = TypeVar("V", bound="Victim")
+V_contra = TypeVar("V_contra", bound="Victim", contravariant=True)
 
 
 class Proxy:
@@ -103,10 +107,25 @@ async def open_chaos_net(plan: TestnetPlan) -> AsyncIterator[ChaosNet]:
                 nursery.cancel_scope.cancel()
 
 
-class Fault:
+class Victim(Protocol):
+    """What a fault strikes: a miner, or an engine of another router."""
+
+    name: str
+    process: trio.Process
+
+
+class Net(Protocol[V_contra]):
+    """Where it lives."""
+
+    proxies: dict[str, Proxy]
+
+    async def revive(self, dead: V_contra) -> None: ...
+
+
+class Fault(Generic[V]):
     """One fault of one miner, from strike to heal."""
 
-    def __init__(self, kind: str, net: ChaosNet, miner: Child) -> None:
+    def __init__(self, kind: str, net: Net[V], miner: V) -> None:
         self.kind, self.net, self.miner = kind, net, miner
         self._slowing: trio.CancelScope | None = None
 

@@ -141,7 +141,7 @@ async def llama_server(
         return
     options = {
         "-m": path, "--port": 18_766, "-c": context * slots, "-np": slots, "-t": threads, "-tb": threads,
-        "--threads-http": 2,
+        "--threads-http": slots + 1,
     }  # fmt: skip
     command = [str(binary), *(str(part) for option in options.items() for part in option)]
     server = Server("llama.cpp server", 18_766, "/completion", {"cache_prompt": True, "repeat_penalty": 1.0})

@@ -1,4 +1,4 @@
-"""Light clients of the path bench, in a process of their own: ``python -m tests.bench.path_client ROUTER COUNT``.
+"""Light clients of the path bench, in a process of their own: ``python -m tests.bench.path_client ROUTER COUNT [direct]``.
 
 Each stream is a client of its own: key, connection, session. Reads one order a line from standard input and answers
 with one line of JSON, so that several such processes start their streams together.
@@ -9,51 +9,33 @@ import json
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict
 from typing import Any
 
 import trio
 
 from p2pnode.client import LightClient, Session, connect
+from tests.bench.path_streams import StreamResult
+from tests.bench.wire import tcp_bytes
 
 OPENING_PAUSE_S = 0.1
 """Between sessions opened one after the other: far below gossip's budget."""
+ATTACH_S = 1.0
 
 
-@dataclass
-class StreamResult:
-    """One stream that asked for some answers, one after the other. Times in seconds."""
-
-    first_s: list[float] = field(default_factory=list)
-    """Of each answer: from the question to the first token."""
-    token_s: list[float] = field(default_factory=list)
-    """Of each answer: the mean time from one token to the next."""
-    gap_s: list[float] = field(default_factory=list)
-    """Of each answer: the longest time without a token after the first."""
-    tokens: int = 0
-    frames: int = 0
-    elapsed_s: float = 0.0
-
-    def add(self, asked: float, arrivals: list[float], tokens: int, frames: int) -> None:
-        """Note one answer by when each of its pieces came."""
-        self.first_s.append(arrivals[0] - asked)
-        self.token_s.append((arrivals[-1] - arrivals[0]) / max(tokens - 1, 1))
-        self.gap_s.append(max((b - a for a, b in pairwise(arrivals)), default=0.0))
-        self.tokens += tokens
-        self.frames += frames
-
-
-async def ask_repeatedly(session: Session, index: int, answers: int, tokens: int) -> StreamResult:
+async def ask_repeatedly(session: Session, index: int, order: dict[str, Any]) -> StreamResult:
     """The load of one stream."""
     result = StreamResult()
     began = time.perf_counter()
-    for number in range(answers):
+    for number in range(order["answers"]):
         asked, arrivals = time.perf_counter(), []
-        async with session.ask(f"Stream {index}, question {number}.", max_tokens=tokens) as answer:
+        question = order["questions"][index].format(number=number)
+        async with session.ask(question, max_tokens=order["tokens"]) as answer:
             async for _ in answer:
                 arrivals.append(time.perf_counter())
-            assert answer.finish is not None and len(answer.token_ids) == tokens, "tokens were lost"
+            tokens = len(answer.token_ids)
+            assert answer.finish is not None, "an answer broke off"
+            assert tokens == order["tokens"] or not order["exact"], "tokens were lost"
             result.add(asked, arrivals, tokens, answer.finish.frames)
     result.elapsed_s = time.perf_counter() - began
     return result
@@ -69,20 +51,21 @@ async def _opening_times(client: LightClient, count: int) -> list[float]:
     return times
 
 
-async def _streams(sessions: list[Session], order: dict[str, Any]) -> list[dict[str, Any]]:
+async def _streams(sessions: list[Session], order: dict[str, Any]) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
 
     async def run(index: int) -> None:
         await trio.sleep(order["spread_s"] * index / order["streams"])
-        results.append(asdict(await ask_repeatedly(sessions[index], index, order["answers"], order["tokens"])))
+        results.append(asdict(await ask_repeatedly(sessions[index], index, order)))
 
+    bytes_before = tcp_bytes()
     async with trio.open_nursery() as nursery:
         for index in range(order["streams"]):
             nursery.start_soon(run, index)
-    return results
+    return {"rows": results, "wire_bytes": tcp_bytes() - bytes_before}
 
 
-async def _main(router: str, count: int) -> None:
+async def _main(router: str, count: int, direct: bool) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect(router)) for _ in range(count)]
         sessions: list[Session] = []
@@ -92,7 +75,9 @@ async def _main(router: str, count: int) -> None:
             if order["do"] == "open":
                 _say(await _opening_times(clients[0], order["times"]))
             elif order["do"] == "hold":
-                sessions = [await stack.enter_async_context(client.session()) for client in clients]
+                sessions = [await stack.enter_async_context(client.session(direct=direct)) for client in clients]
+                # A direct stream stands a moment after its session does.
+                await trio.sleep(ATTACH_S if direct else 0)
                 gc.collect()
                 gc.freeze()
                 _say(True)
@@ -105,4 +90,4 @@ def _say(value: object) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(_main, sys.argv[1], int(sys.argv[2]))
+    trio.run(_main, sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["direct"])

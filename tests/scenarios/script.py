@@ -7,8 +7,8 @@
         12 c1 > r1  SubmitTask s1/1 max_tokens=4
 
 Commands: ``world miners=2 clients=1 slots=1 latency=5 token=10 tokens=6 routers=1`` (first), ``connect CLIENT``,
-``open CLIENT NAME [timeout=MS]``, ``ask CLIENT NAME SESSION [tokens=N] [timeout=MS]``, ``cancel CLIENT NAME``, ``close
-CLIENT NAME``, ``kill NODE``, ``freeze NODE``, ``thaw NODE``, ``cut NODE NODE [NOTICES]``, ``stall NODE``, ``tamper NODE
+``open CLIENT NAME [timeout=MS] [lanes=N]``, ``ask CLIENT NAME SESSION [tokens=N] [timeout=MS]``, ``cancel CLIENT
+NAME``, ``close CLIENT NAME``, ``kill NODE``, ``freeze NODE``, ``thaw NODE``, ``cut NODE NODE [NOTICES]``, ``stall NODE``, ``tamper NODE
 FRAUD``, ``run MS``. The NODE ``leased`` is the miner of the latest assignment. A session is opened at r1 and names all
 routers.
 """
@@ -87,7 +87,8 @@ class Script:
             case "open":
                 nonce = handle.to_bytes(32, "big")
                 others = tuple(key.node for key in world.router_keys[1:])
-                wish = OpenAsked(handle, router, MODEL, nonce, 1, 10, timeout_ms, 600_000, others=others)
+                lanes = options.get("lanes", 1)
+                wish = OpenAsked(handle, router, MODEL, nonce, 1, 10, timeout_ms, 600_000, others=others, lanes=lanes)
                 world.tell(node, wish)
             case "ask":
                 turn = PromptMessage("user", "Where does a bear live?")

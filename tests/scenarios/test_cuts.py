@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.messages.tasks import EndReason
-from protocol.roles.client import RouterFound, RouterSought, SessionAssigned, SessionOver, TaskHead, TaskOver, TaskText
+from protocol.roles.client import (
+    LaneReported,
+    RouterFound,
+    RouterSought,
+    SessionAssigned,
+    SessionOver,
+    TaskHead,
+    TaskOver,
+    TaskText,
+)
 from protocol.roles.client.seeking import SEEK_MS
 from tests.scenarios.rig import World
 from tests.scenarios.script import Script
@@ -204,4 +213,19 @@ def test_a_cancellation_that_is_lost_on_the_way_is_said_again(after: int) -> Non
     assert undisturbed().text("first").startswith(played.text("first"))
     for name in ("second", "third"):
         played.whole(name)
+    played.all_free()
+
+
+@pytest.mark.spec("RESUME-REPLAY.1", "LANE-WITHHELD.1")
+@pytest.mark.parametrize("after", range(5, MESSAGES + 2))
+def test_ends_of_other_lanes_are_told_once_however_the_client_comes_back(after: int) -> None:
+    played = play(
+        (after, ("cut c1 r1",)),
+        world="world miners=3 tokens=9",
+        wishes=WISHES.replace("c1 session", "c1 session lanes=2"),
+    )
+    for name in ASKS:
+        played.whole(name)
+    reports = [item.ended.head.task for item in played.items["session"] if isinstance(item, LaneReported)]
+    assert sorted(reports) == [1, 2, 3]
     played.all_free()

@@ -23,6 +23,7 @@ from protocol.messages.sessions import (
 from protocol.messages.tasks import AckMessage, FrameMessage, SegmentStart, StartTask, SubmitTask, TaskFailed
 from protocol.roles.client import (
     Deliver,
+    LaneReported,
     RouterFound,
     RouterGone,
     RouterReady,
@@ -134,6 +135,9 @@ class Trace:
                 return (
                     f"{handle}: {self.session(item.session)} stands, rank {ranks} of {len(item.auction.ranking.order)}"
                 )
+            case LaneReported():
+                head, end = item.ended.head, item.ended.end
+                return f"{handle}: lane {head.lane} of order {head.task} ended, {end.reason.name.lower()}"
             case RouterSought():
                 return f"{handle}: looks for a router, {item.detail}"
             case RouterFound():
