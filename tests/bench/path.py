@@ -3,7 +3,8 @@
 The engine is the fake (20 ms to the first token, 5 ms for each), so whatever is measured beyond that is ours.
 *In process* consumes it in this process; *p2pnode* is light client → router → miner, each a process of its own, over
 libp2p with everything on: noise, signed orders, signed frames checked by router and client, signed acks; *p2pnode
-direct* takes the frames from the miner, past the router. Sessions are warm. Every stream has a connection and a session of its own.
+direct* takes the frames from the miner, past the router. Sessions are warm. Every stream has a connection and a
+session of its own.
 
 ``--rivals`` puts LiteLLM's proxy, Ray Serve and vllm-router beside it, before the same engine over HTTP, installed by
 the bench itself (tests/bench/rivals.py). ``--real`` puts llama.cpp in the place of the fake: the shipped model, and the

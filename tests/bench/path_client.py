@@ -1,4 +1,4 @@
-"""Light clients of the path bench, in a process of their own: ``python -m tests.bench.path_client ROUTER COUNT [direct]``.
+"""Light clients of the path bench, in a process of their own: ``path_client ROUTER COUNT [direct]``.
 
 Each stream is a client of its own: key, connection, session. Reads one order a line from standard input and answers
 with one line of JSON, so that several such processes start their streams together.
