@@ -29,6 +29,8 @@ class Routed:
         done = run(*self.chat, "--json", STORY, env=network.env)
         assert done.returncode == 0, done.stderr
         self.undisturbed = json.loads(done.stdout)["text"]
+        # Found now: an answer may be over before a process is.
+        self.processes = {name: process_of(network, self.node(name)) for name in self.routers}
 
     def address(self, name: str) -> str:
         addresses = self.network.nodes[name]["addresses"]
@@ -39,9 +41,8 @@ class Routed:
         return str(self.network.nodes[name]["node"])
 
     def kill(self, name: str) -> None:
-        process = process_of(self.network, self.node(name))
-        process.kill()
-        process.wait(10)
+        self.processes[name].kill()
+        self.processes[name].wait(10)
 
     def asking(self, *arguments: str) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
@@ -116,7 +117,7 @@ def test_the_sdk_goes_on_and_opens_the_next_session_where_somebody_answers(route
                 texts.append(await answer.read())
             async with net.session() as session, session.ask(STORY, seed=b"s" * 32) as answer:
                 async for _ in answer:
-                    if len(answer.token_ids) < 12 and process_alive(routed, "router"):
+                    if len(answer.token_ids) < 12 and routed.processes["router"].is_running():
                         await trio.to_thread.run_sync(routed.kill, "router")
                 texts.append(answer.text)
                 session.look()
@@ -128,10 +129,3 @@ def test_the_sdk_goes_on_and_opens_the_next_session_where_somebody_answers(route
     texts = trio.run(use)
     assert texts == [texts[0]] * 3
     assert len(texts[0]) > 50
-
-
-def process_alive(routed: Routed, name: str) -> bool:
-    try:
-        return process_of(routed.network, routed.node(name)).is_running()
-    except StopIteration:
-        return False

@@ -8,9 +8,9 @@
 
 Commands: ``world miners=2 clients=1 slots=1 latency=5 token=10 tokens=6 routers=1`` (first), ``connect CLIENT``,
 ``open CLIENT NAME [timeout=MS] [lanes=N]``, ``ask CLIENT NAME SESSION [tokens=N] [timeout=MS]``, ``cancel CLIENT
-NAME``, ``close CLIENT NAME``, ``kill NODE``, ``freeze NODE``, ``thaw NODE``, ``cut NODE NODE [NOTICES]``, ``stall NODE``, ``tamper NODE
-FRAUD``, ``run MS``. The NODE ``leased`` is the miner of the latest assignment. A session is opened at r1 and names all
-routers.
+NAME``, ``close CLIENT NAME``, ``kill NODE``, ``freeze NODE``, ``thaw NODE``, ``cut NODE NODE [NOTICES]``, ``stall
+NODE``, ``tamper NODE FRAUD``, ``run MS``. The NODE ``leased`` is the miner of the latest assignment. A session is
+opened at r1 and names all routers.
 """
 
 from protocol.messages.sampling import SamplingParams
