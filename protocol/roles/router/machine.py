@@ -40,6 +40,7 @@ from protocol.roles.router.hedging import Budget, Hedging, TaskName
 from protocol.roles.router.lanes import Lanes
 from protocol.roles.router.leasing import LeaseName, Leasing
 from protocol.roles.router.miners import Miners
+from protocol.roles.router.pace import Pace
 from protocol.roles.router.relay import Relay
 from protocol.roles.router.rounds import RoundName, Rounds
 from protocol.roles.router.state import Measured, RouterSettings, Session
@@ -78,7 +79,7 @@ class RouterMachine:
         self._task_deadlines: Deadlines[TaskName] = Deadlines()
         self._session_deadlines: Deadlines[SessionId] = Deadlines()
         of = self._measurement_of
-        self._rounds = Rounds(settings, domain, params, sign, book, self._round_deadlines, of)
+        self._rounds = Rounds(settings, domain, params, sign, book, self._round_deadlines, of, Pace(params))
         self._leasing = Leasing(
             settings, domain, params, sign, book, self._lease_deadlines, {}, self._peers, dict(settings.numbers)
         )

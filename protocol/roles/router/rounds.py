@@ -23,6 +23,7 @@ from protocol.messages.sessions import (
     CountersignedBid,
     Measurement,
 )
+from protocol.roles.router.pace import Pace
 from protocol.roles.router.state import Measured, Round, RouterSettings, Session
 from protocol.session.adverts import AdvertBook
 from protocol.session.auction import compute_ranking, find_arrival_fault, find_fault, terms_of
@@ -49,10 +50,15 @@ class Rounds:
     book: AdvertBook
     deadlines: Deadlines[RoundName]
     measured: Callable[[NodeId], Measured]
+    pace: Pace
 
     def announce(self, session: Session, now_ms: int) -> list[object]:
-        """Start a round."""
-        opening = session.opening
+        """Start a round, now or when it is the session's turn to announce. Spec: [ANNOUNCE-PACE.1]"""
+        opening, ready_ms = session.opening, self.pace.ready_ms(now_ms)
+        if ready_ms > now_ms:
+            self.deadlines.set(("retry", session.id), ready_ms)
+            return []
+        self.pace.take(now_ms)
         session.life.take(SessionFact.ANNOUNCED)
         session.tried.clear()
         self.deadlines.set(("bids", session.id), now_ms + self.params.bid_window_ms)
