@@ -2,9 +2,9 @@
 
 The engine is the fake (20 ms to the first token, 5 ms for each), so whatever is measured beyond that is ours.
 *In process* consumes it in this process; *p2pnode* is light client → router → miner, each a process of its own, over
-libp2p with everything on: noise, signed orders, signed frames checked by router and client, signed acks; *p2pnode
-direct* takes the frames from the miner, past the router. Sessions are warm. Every stream has a connection and a
-session of its own.
+libp2p with everything on: noise, signed orders, signed frames checked by router and client, signed acks. Sessions are
+warm. Every stream has a connection and a session of its own. *Direct* is the same session with the frames coming
+straight from the miner.
 
 ``--rivals`` puts LiteLLM's proxy, Ray Serve and vllm-router beside it, before the same engine over HTTP, installed by
 the bench itself (tests/bench/rivals.py). ``--real`` puts llama.cpp in the place of the fake: the shipped model, and the
@@ -43,8 +43,8 @@ async def measure(plan: Plan, rivals: Sequence[str] | None, cache: Path) -> dict
     """Everything on the fake engine, as plain values."""
     most = max(plan.streams)
     async with AsyncExitStack() as stack:
-        network = open_network(plan, direct=True, miner_module="tests.bench.fake_miner")
-        ours, opening_s = await stack.enter_async_context(network)
+        opened = open_network(plan, False, True, miner_module="tests.bench.fake_miner")
+        ours, opening_s = await stack.enter_async_context(opened)
         contestants: list[Contestant] = [InProcess(FakeEngine(fake_config(most))), *ours]
         missing: dict[str, str] = {}
         if rivals is not None:

@@ -1,4 +1,4 @@
-"""Light clients of the path bench, in a process of their own: ``path_client ROUTER COUNT [direct]``.
+"""Light clients of the path bench, in a process of their own: ``python -m tests.bench.path_client ROUTER COUNT``.
 
 Each stream is a client of its own: key, connection, session. Reads one order a line from standard input and answers
 with one line of JSON, so that several such processes start their streams together.
@@ -20,7 +20,6 @@ from tests.bench.wire import tcp_bytes
 
 OPENING_PAUSE_S = 0.1
 """Between sessions opened one after the other: far below gossip's budget."""
-ATTACH_S = 1.0
 
 
 async def ask_repeatedly(session: Session, index: int, order: dict[str, Any]) -> StreamResult:
@@ -65,24 +64,23 @@ async def _streams(sessions: list[Session], order: dict[str, Any]) -> dict[str, 
     return {"rows": results, "wire_bytes": tcp_bytes() - bytes_before}
 
 
-async def _main(router: str, count: int, direct: bool) -> None:
+async def _main(router: str, count: int) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect(router)) for _ in range(count)]
-        sessions: list[Session] = []
+        sessions: dict[bool, list[Session]] = {}
         _say({"ready": True})
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
             order = json.loads(line)
             if order["do"] == "open":
                 _say(await _opening_times(clients[0], order["times"]))
             elif order["do"] == "hold":
-                sessions = [await stack.enter_async_context(client.session(direct=direct)) for client in clients]
-                # A direct stream stands a moment after its session does.
-                await trio.sleep(ATTACH_S if direct else 0)
+                direct = order["direct"]
+                sessions[direct] = [await stack.enter_async_context(one.session(direct=direct)) for one in clients]
                 gc.collect()
                 gc.freeze()
                 _say(True)
             else:
-                _say(await _streams(sessions, order))
+                _say(await _streams(sessions[order["direct"]], order))
 
 
 def _say(value: object) -> None:
@@ -90,4 +88,4 @@ def _say(value: object) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(_main, sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["direct"])
+    trio.run(_main, sys.argv[1], int(sys.argv[2]))

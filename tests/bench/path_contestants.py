@@ -178,12 +178,13 @@ class InProcess(AlwaysAwake):
 
 
 class Network(AlwaysAwake):
-    """Light clients → router → miner; or past the router, where the clients take their frames directly."""
+    """Light clients → router → miner; or, on the same sessions, frames straight from the miner to the client."""
 
     floor = InProcess.name
 
-    def __init__(self, name: str, testnet: Testnet, clients: Sequence[LineProcess]) -> None:
-        self.name = name
+    def __init__(self, testnet: Testnet, clients: Sequence[LineProcess], *, direct: bool = False) -> None:
+        self.name = "p2pnode, direct" if direct else "p2pnode"
+        self.direct = direct
         self.testnet = testnet
         self.clients = clients
 
@@ -200,7 +201,7 @@ class Network(AlwaysAwake):
         carried = Carried([])
 
         async def run(client: LineProcess, first: int, share: int) -> None:
-            answer = await client.order(plan.order(share, first))
+            answer = await client.order(plan.order(share, first) | {"direct": self.direct})
             carried.results.extend(StreamResult(**row) for row in answer["rows"])
             carried.wire_bytes += answer["wire_bytes"]
 
@@ -211,16 +212,14 @@ class Network(AlwaysAwake):
 
 
 @asynccontextmanager
-async def open_clients(router: str, streams: int, *options: str) -> AsyncIterator[list[LineProcess]]:
+async def open_clients(router: str, streams: int) -> AsyncIterator[list[LineProcess]]:
     """Start the light clients' processes, each connected once for every stream it will run."""
     async with AsyncExitStack() as stack:
         clients = []
         for first in range(0, streams, STREAMS_PER_CLIENT_PROCESS):
             share = min(STREAMS_PER_CLIENT_PROCESS, streams - first)
             clients.append(
-                await stack.enter_async_context(
-                    open_line_process("tests.bench.path_client", router, str(share), *options)
-                )
+                await stack.enter_async_context(open_line_process("tests.bench.path_client", router, str(share)))
             )
         for client in clients:
             await client.answer()

@@ -53,7 +53,7 @@ async def _measure_model(plan: Plan, path: Path, node_config: Path, binary: Path
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(open_engine(config))
         contestants: list[Contestant] = [InProcess(engine, psutil.Process().children())]
-        ours, _ = await stack.enter_async_context(open_network(plan, model=str(path), config=node_config))
+        ours, _ = await stack.enter_async_context(open_network(plan, False, model=str(path), config=node_config))
         contestants += ours
         if binary is not None:
             contestants.append(await stack.enter_async_context(_open_server(binary, path, config.slots)))

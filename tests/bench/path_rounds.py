@@ -16,7 +16,7 @@ from p2pnode.testnet import TestnetPlan, open_testnet
 from p2pnode.transport.unwrap import unwrapped
 from tests.bench.path_contestants import Contestant, ContestantFailed, Network, cpu_s, family, memory_mib, open_clients
 from tests.bench.path_streams import Plan
-from tests.bench.path_table import DIRECT, OURS, Round, Rounds
+from tests.bench.path_table import OURS, Round, Rounds
 
 OPENINGS = 20
 IDLE_S = 3.0
@@ -26,23 +26,21 @@ SETTLE_S = 0.5
 
 
 @asynccontextmanager
-async def open_network(
-    plan: Plan, *, direct: bool = False, **testnet: Any
-) -> AsyncIterator[tuple[list[Network], list[float]]]:
-    """A testnet with clients that hold a session each, relayed and perhaps direct; and how long opening one took."""
+async def open_network(plan: Plan, *ways: bool, **testnet: Any) -> AsyncIterator[tuple[list[Network], list[float]]]:
+    """A testnet with clients that hold a session each and way, relayed (False) or direct (True).
+
+    Also: how long sessions took to open.
+    """
     most = max(plan.streams)
     with tempfile.TemporaryDirectory() as folder:
-        slots = -(-most * (1 + direct) // plan.miners) + 1
+        slots = -(-most * len(ways) // plan.miners) + 1
         testnet_plan = TestnetPlan(Path(folder), miners=plan.miners, slots=slots, **testnet)
         async with open_testnet(testnet_plan) as net, open_clients(net.address, most) as clients:
             opening_s = await clients[0].order({"do": "open", "times": OPENINGS})
             for client in clients:
-                await client.order({"do": "hold"})
-            networks = [Network(OURS, net, clients)]
-            async with open_clients(net.address, most if direct else 0, "direct") as others:
-                for client in others:
-                    await client.order({"do": "hold"})
-                yield [*networks, Network(DIRECT, net, others)] if direct else networks, opening_s
+                for direct in ways:
+                    await client.order({"do": "hold", "direct": direct})
+            yield [Network(net, clients, direct=direct) for direct in ways], opening_s
 
 
 async def run_rounds(contestants: Sequence[Contestant], plan: Plan, missing: dict[str, str]) -> Rounds:
@@ -57,7 +55,7 @@ async def run_rounds(contestants: Sequence[Contestant], plan: Plan, missing: dic
                     with unwrapped():
                         found = await _round(one, streams, plan)
                 except ContestantFailed as reason:
-                    if one.name in (OURS, DIRECT):
+                    if one.name == OURS:
                         raise
                     missing[one.name] = f"at {streams} streams: {reason}"
                     continue

@@ -12,7 +12,7 @@ FIRST_TARGET_MS = {1: 3.0, 8: 6.0, 32: 15.0}
 TOKEN_TARGET_MS = {1: 0.3}
 CARRIED_TARGET = {32: 6_000.0}
 OPENING_TARGET_MS = 100.0
-OURS, DIRECT = "p2pnode", "p2pnode direct"
+OURS = "p2pnode"
 
 Verdict = tuple[str, float, str, bool]
 
