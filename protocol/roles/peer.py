@@ -161,7 +161,7 @@ class PeerMachine:
         peer = self._asking.get(event.channel)
         try:
             if isinstance(message, ProbeRequest) and peer is not None:
-                return self._answer(event.channel, message, now_ms)
+                return self._answer(event.channel, peer, message, now_ms)
             probe = self._asked.get(event.channel)
             if isinstance(message, ProbeResponse) and probe is not None:
                 self._forget(event.channel)
@@ -172,13 +172,17 @@ class PeerMachine:
         self._forget(event.channel)
         return [Close(event.channel)]
 
-    def _answer(self, channel: Channel, request: ProbeRequest, now_ms: int) -> list[object]:
+    def _answer(self, channel: Channel, peer: NodeId, request: ProbeRequest, now_ms: int) -> list[object]:
         self._forget(channel)
         if request.network_id != self._network_id:
             return [Close(channel)]
         effects: list[object] = []
         if request.mine is not None:
-            effects += self._learned(self._open(request.mine), request.mine, now_ms)
+            advert = self._open(request.mine)
+            if advert.node != peer:
+                # Others' adverts come by gossip, which is paced; a flood of them could come here unpaced.
+                raise RemoteProtocolError("a peer tells its own advert only")
+            effects += self._learned(advert, request.mine, now_ms)
         page = self._book.page(request.after, PROBE_ADVERTS_MAX)
         return [*effects, Send(channel, ProbeResponse(self._network_id, page)), Close(channel)]
 

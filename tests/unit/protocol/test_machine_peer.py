@@ -56,9 +56,9 @@ class Peer(Hand):
         assert isinstance(request, ProbeRequest)
         return stream.channel, request
 
-    def answer(self, request: ProbeRequest) -> ProbeResponse:
+    def answer(self, request: ProbeRequest, peer: NodeId = MALLORY.node) -> ProbeResponse:
         """What it answers to a probe."""
-        effects = self.receive(self.opened(MALLORY.node, "probe"), request)
+        effects = self.receive(self.opened(peer, "probe"), request)
         (response,) = sent(effects)
         assert isinstance(response, ProbeResponse)
         assert of(effects, Close)
@@ -104,7 +104,7 @@ def test_two_who_meet_tell_each_other_all_they_know() -> None:
     assert request.mine is not None
     pages, seen = 0, []
     while True:
-        response = asked.answer(request)
+        response = asked.answer(request, asker.me.node)
         effects = asker.receive(channel, response)
         pages += 1
         assert of(effects, Close) == [Close(channel)]
@@ -147,6 +147,11 @@ def page_of(crowd: Sequence[Key]) -> ProbeResponse:
     return ProbeResponse(NETWORK, tuple(advert_of(one)[1] for one in crowd))
 
 
+def others() -> Envelope:
+    """Somebody else's advert, as it was signed."""
+    return advert_of(MINERS[2])[1]
+
+
 def forged() -> Envelope:
     """An advert of one node, signed by another."""
     return seal(DOMAIN, MALLORY.sign, advert_of(MINERS[3])[0])
@@ -186,7 +191,13 @@ def test_pages_that_do_not_move_on_end_the_exchange() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [ProbeRequest(bytes(32), b""), ProbeRequest(NETWORK, b"", forged()), ClientHello()]
+    "request_",
+    [
+        ProbeRequest(bytes(32), b""),
+        ProbeRequest(NETWORK, b"", forged()),
+        ClientHello(),
+        ProbeRequest(NETWORK, b"", others()),
+    ],
 )
 def test_a_hostile_question_is_not_answered(request_: Message) -> None:
     peer = Peer()
