@@ -35,6 +35,8 @@ MESHSUB = "/meshsub/1.1.0"
 KEYS = 100
 CONNECTIONS = 4
 SIGNING_PREFIX = b"libp2p-pubsub:"
+TOLD = 40
+"""Adverts in the book before it is asked for, over and over."""
 
 
 class Mallory:
@@ -54,9 +56,9 @@ class Mallory:
         return parts[2], int(parts[4])
 
     @asynccontextmanager
-    async def node(self, target: int) -> AsyncIterator[tuple[Libp2pTransport, NodeId]]:
-        """A connection to a target, by a fresh key."""
-        async with open_libp2p(NodeKey.generate(), Libp2pConfig(listen=())) as node:
+    async def node(self, target: int, key: NodeKey | None = None) -> AsyncIterator[tuple[Libp2pTransport, NodeId]]:
+        """A connection to a target, by a fresh key unless one is given."""
+        async with open_libp2p(key or NodeKey.generate(), Libp2pConfig(listen=())) as node:
             yield node, await node.connect(self.targets[target % len(self.targets)])
 
     def publication(self, author: int, topic: str, data: bytes, seqno: int | None = None) -> bytes:
@@ -326,20 +328,17 @@ async def streams_without_close(mallory: Mallory) -> None:
 async def slow_readers(mallory: Mallory) -> None:
     """Over many connections the largest answers there are, asked for on many streams each, and none of them read."""
     question = encode(ProbeRequest(mallory.genesis.network_id(), b""))
-    authors = cycle(range(KEYS))
 
-    async def fill(node: Libp2pTransport, target: NodeId) -> None:
-        """The book of the target, so that there is much to ask for."""
-        for _ in range(8):
-            author = next(authors)
-            mine = seal(mallory.genesis.domain(), mallory.keys[author].sign, mallory.advert(author, now_ms(), 16))
+    async def fill(author: int) -> None:
+        """The book of a target, so that there is much to ask for; each key tells its own advert."""
+        mine = seal(mallory.genesis.domain(), mallory.keys[author].sign, mallory.advert(author, now_ms(), 16))
+        async with mallory.node(author, mallory.keys[author]) as (node, target):
             stream = await node.open_stream(target, "probe")
             await stream.send(encode(ProbeRequest(mallory.genesis.network_id(), b"", mine)))
             await stream.receive()
             await stream.close()
 
     async def ask(node: Libp2pTransport, target: NodeId) -> None:
-        await fill(node, target)
         muxer = node.links.best(target)
         assert muxer is not None
         streams = [await raw_stream(node, target, "/p2pnode/probe/1") for _ in range(20)]
@@ -354,6 +353,8 @@ async def slow_readers(mallory: Mallory) -> None:
                 await stream.write(struct.pack("!I", len(question)) + question)
         await muxer.event_closed.wait()
 
+    for author in range(TOLD):
+        await fill(author)
     await on_each_connection(mallory, ask, connections=24)
 
 
