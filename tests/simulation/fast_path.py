@@ -355,21 +355,25 @@ class World:
             await nodes.start(self.run_router)
             for _ in range(self.rng.randint(2, 8)):
                 await nodes.start(self.run_miner)
-            await trio.sleep(3)
-            with trio.fail_after(600):
-                async with trio.open_nursery() as faults:
-                    if self.faulty:
-                        faults.start_soon(self.strike)
-                    async with trio.open_nursery() as clients:
-                        for _ in range(self.rng.randint(1, 6)):
-                            clients.start_soon(self.run_client)
-                    faults.cancel_scope.cancel()
-            for link in self.network._links.values():
-                link.cut = False
-            await trio.sleep(60)
-            self.check_empty()
+            await self.run_clients(6, patience_s=600)
             nodes.cancel_scope.cancel()
         return self.ledger
+
+    async def run_clients(self, most: int, patience_s: float) -> None:
+        """Clients among faults until the last wish has ended; then everything heals, and nothing may be left."""
+        await trio.sleep(3)
+        with trio.fail_after(patience_s):
+            async with trio.open_nursery() as faults:
+                if self.faulty:
+                    faults.start_soon(self.strike)
+                async with trio.open_nursery() as clients:
+                    for _ in range(self.rng.randint(1, most)):
+                        clients.start_soon(self.run_client)
+                faults.cancel_scope.cancel()
+        for ends in list(self.network._links):
+            self.network.heal(*ends)
+        await trio.sleep(60)
+        self.check_empty()
 
     def check_empty(self) -> None:
         """No session, lease, stream or deadline of anybody is left."""

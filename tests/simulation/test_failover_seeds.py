@@ -87,18 +87,7 @@ class Failing(World):
             for number in range(self.rng.randint(2, 6)):
                 self.engine = self.config(sound=number == 0)
                 await nodes.start(self.run_miner)
-            await trio.sleep(3)
-            with trio.fail_after(900):
-                async with trio.open_nursery() as faults:
-                    faults.start_soon(self.strike)
-                    async with trio.open_nursery() as clients:
-                        for _ in range(self.rng.randint(1, 4)):
-                            clients.start_soon(self.run_client)
-                    faults.cancel_scope.cancel()
-            for ends in list(self.network._links):
-                self.network.heal(*ends)
-            await trio.sleep(60)
-            self.check_empty()
+            await self.run_clients(4, patience_s=900)
             nodes.cancel_scope.cancel()
         return self.ledger
 

@@ -186,18 +186,7 @@ class Routed(World):
                     slots=SLOTS, first_token_s=self.rng.uniform(0, 0.2), token_s=self.rng.uniform(0.005, 0.15)
                 )
                 await nodes.start(self.run_miner)
-            await trio.sleep(3)
-            with trio.fail_after(1_800):
-                async with trio.open_nursery() as faults:
-                    faults.start_soon(self.strike)
-                    async with trio.open_nursery() as clients:
-                        for _ in range(self.rng.randint(1, 4)):
-                            clients.start_soon(self.run_client)
-                    faults.cancel_scope.cancel()
-            for link in self.network._links.values():
-                link.cut = False
-            await trio.sleep(60)
-            self.check_empty()
+            await self.run_clients(4, patience_s=1_800)
             nodes.cancel_scope.cancel()
         return self.ledger
 
