@@ -19,6 +19,7 @@ from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Domain, payload_digest, verify
 from protocol.messages.adverts import Advert
+from protocol.messages.committee import CommitteeNews
 from protocol.messages.envelope import Envelope
 from protocol.messages.sessions import Announcement
 
@@ -52,6 +53,7 @@ class Topic:
 TOPICS: Mapping[str, Topic] = {
     "nodes": Topic(Advert, lambda advert: advert.node),
     "sessions": Topic(Announcement, lambda announcement: announcement.router),
+    "committee": Topic(CommitteeNews, lambda news: news.author),
 }
 """By short name. A later topic is one more line."""
 

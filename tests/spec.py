@@ -34,8 +34,20 @@ TAG = re.compile(r"\[([A-Z][A-Z0-9]*(?:-[A-Z0-9]+)*\.\d+)\]")
 RULE = re.compile(r"^\*\*\[([A-Z0-9.-]+)\]\*\*", re.MULTILINE)
 BLOCK = re.compile(r"(<!-- generated:(\w+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 
-SEALED = {"Advert", "Announcement", "Bid", "BidReceipt", "BidSet"}
+SEALED = {"Advert", "Announcement", "Bid", "BidReceipt", "BidSet", "CommitteeNews"}
 """Kinds that are signed as ``Kind(bytes payload)`` in an Envelope."""
+
+SIGNED_PARTS = {
+    "Envelope": "`Kind(bytes payload)`",
+    "FrameMessage": "`Frame`",
+    "Propose": "`Proposal`",
+    "State": "`Vote`, `Nullify` or `Finalize`",
+    "Certified": "2f+1 of `Vote`, `Nullify` or `Finalize`",
+    "Offer": "`Batch`",
+    "Recalled": "each statement and `Batch`",
+    "SyncPage": "each certificate",
+}
+"""Kinds whose signed struct is not one of their fields."""
 
 
 def tags_in_spec() -> set[str]:
@@ -100,10 +112,8 @@ def _messages_table() -> str:
 def _signed_how(cls: type[Message]) -> str:
     if cls.__name__ in SEALED:
         return "in an Envelope"
-    if cls.__name__ == "Envelope":
-        return "`Kind(bytes payload)`"
-    if cls.__name__ == "FrameMessage":
-        return "`Frame`"
+    if cls.__name__ in SIGNED_PARTS:
+        return SIGNED_PARTS[cls.__name__]
     annotations = inspect.get_annotations(cls).values()
     typed = [hint.__name__ for hint in annotations if isinstance(hint, type) and issubclass(hint, TypedStruct)]
     signed = "signature" in cls.__struct_fields__

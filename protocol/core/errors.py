@@ -65,6 +65,17 @@ class AuctionError(RemoteProtocolError):
         self.link = link
 
 
+class EvidenceError(RemoteProtocolError):
+    """Evidence that convicts nobody; ``link`` names what is missing: two statements of one ``place``, a ``conflict``
+    between them, or the ``signature`` of one key on both."""
+
+    code = "remote/evidence"
+
+    def __init__(self, link: str, message: str) -> None:
+        super().__init__(f"{link}: {message}")
+        self.link = link
+
+
 class ParameterError(P2PNodeError):
     """A parameter or genesis value outside its bounds."""
 

@@ -1,4 +1,4 @@
-"""The genesis of a network: its name, its chain, its parameters. Its hash is the network id.
+"""The genesis of a network: its name, its chain, its first committee, its parameters. Its hash is the network id.
 
 Two networks that differ in anything here cannot read each other's signatures: the network id is the salt of
 the signing domain and part of every gossip topic.
@@ -6,17 +6,21 @@ the signing domain and part of every gossip topic.
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 import msgspec
 
 from protocol.core.errors import ParameterError
-from protocol.core.ids import NetworkId
-from protocol.core.params import Params
+from protocol.core.ids import NetworkId, NodeId
+from protocol.core.params import COMMITTEE_SIZES, Params
 from protocol.core.signing import Domain
 
 GENESIS_BYTES_MAX = 1 << 20
 FORMAT = 1
+
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,27 @@ class Genesis:
     name: str
     chain_id: int = 0
     params: Params = field(default_factory=Params)
+    committee: tuple[NodeId, ...] = ()
+    """The oracles of the first epoch, in the order that certificates count them; none where nothing is certified."""
+
+    def __post_init__(self) -> None:
+        """Raises ParameterError for a committee that could not certify anything. Spec: [GENESIS-COMMITTEE.1]"""
+        count = len(self.committee)
+        if count and count not in COMMITTEE_SIZES:
+            sizes = ", ".join(map(str, COMMITTEE_SIZES))
+            raise ParameterError(f"the committee has {count} members; it has none, or one of {sizes}")
+        if len(set(self.committee)) != count or any(len(member) != 20 for member in self.committee):
+            raise ParameterError("the committee names each member once, by 20 bytes")
 
     def to_json(self) -> str:
         """The genesis file: canonical JSON, sorted keys, one trailing newline."""
-        content = {"format": FORMAT, "name": self.name, "chain_id": self.chain_id, "params": asdict(self.params)}
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "chain_id": self.chain_id,
+            "committee": [f"0x{member.hex()}" for member in self.committee],
+            "params": asdict(self.params),
+        }
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 
     def network_id(self) -> NetworkId:
@@ -50,6 +71,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     chain_id: int
     params: dict[str, int]
+    committee: tuple[str, ...]
 
 
 def parse_genesis(text: str) -> Genesis:
@@ -68,7 +90,13 @@ def parse_genesis(text: str) -> Genesis:
         raise ParameterError("the network's name has 1 to 64 printable characters")
     if not 0 <= content.chain_id < 2**63:
         raise ParameterError("chain_id is an integer from 0")
-    return Genesis(content.name, content.chain_id, _params(content.params))
+    return Genesis(content.name, content.chain_id, _params(content.params), _committee(content.committee))
+
+
+def _committee(content: Sequence[str]) -> tuple[NodeId, ...]:
+    if any(_ADDRESS.fullmatch(member) is None for member in content):
+        raise ParameterError("a member of the committee is named by 0x and 40 lower-case hexadecimal digits")
+    return tuple(NodeId(bytes.fromhex(member[2:])) for member in content)
 
 
 def _params(content: dict[str, int]) -> Params:

@@ -6,7 +6,8 @@ peer sent. The driver calls it with the time, executes the effects and comes bac
 The driver's duties, in order:
 
 1. Effects of one ``key`` run in the order they were returned, across calls; ``Persist`` is durable before the
-   next effect of its key starts. Effects of other keys, and those without a key, do not wait.
+   next effect of its key starts. Effects of other keys, and those without a key, do not wait. Where a Persist that
+   is not vital fails, what waits behind it is dropped and the machine hears PersistFailed.
 2. After ``Close`` or ``ChannelClosed`` a channel's number is dead; sends to it are dropped silently.
 3. ``DeadlineReached`` is delivered no earlier than ``next_deadline()``.
 
@@ -90,6 +91,14 @@ class DeadlineReached:
 
 
 @dataclass(frozen=True, slots=True)
+class PersistFailed:
+    """A Persist that was not ``vital`` failed; the effects of its key that waited behind it are gone."""
+
+    key: Key
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """Open a stream to a peer; failure comes back as ChannelClosed."""
 
@@ -141,6 +150,8 @@ class Persist:
 
     key: Key
     records: tuple[tuple[bytes, bytes | None], ...]
+    vital: bool = True
+    """The node ends if it fails. If not vital, a PersistFailed comes back instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +164,15 @@ class Note:
 
 
 CommonEvent = (
-    ChannelOpened | Received | ChannelClosed | Sent | GossipReceived | PeerConnected | PeerLost | DeadlineReached
+    ChannelOpened
+    | Received
+    | ChannelClosed
+    | Sent
+    | GossipReceived
+    | PeerConnected
+    | PeerLost
+    | DeadlineReached
+    | PersistFailed
 )
 CommonEffect = Open | Send | Close | Publish | Learn | Persist | Note
 

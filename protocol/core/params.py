@@ -8,6 +8,9 @@ from typing import Any
 
 from protocol.core.errors import ParameterError
 
+COMMITTEE_SIZES = (4, 7, 10, 13, 16, 19, 22, 25, 28, 31)
+"""n = 3f+1. With any other n a quorum is larger than it need be, or two share no correct member."""
+
 
 def _param(default: int, low: int, high: int, doc: str) -> Any:
     return field(default=default, metadata={"low": low, "high": high, "doc": doc})
@@ -64,6 +67,15 @@ class Params:
     queue_client_requests_max: int = _param(32, 1, 65_536, "requests of one client in the queue")
     sessions_per_router_max: int = _param(2_048, 1, 65_536, "sessions a router holds")
     sessions_per_client_max: int = _param(256, 1, 4_096, "sessions of one client a router holds")
+    # Committee
+    delta_ms: int = _param(500, 10, 60_000, "Δ: a message between two correct members takes at most this in good times")
+    resend_interval_ms: int = _param(2_000, 20, 120_000, "members send again what may be lost, this often")
+    block_interval_ms_min: int = _param(200, 1, 60_000, "a leader waits this long after it entered its height")
+    heartbeat_ms: int = _param(30_000, 100, 3_600_000, "an empty block follows the last notarized one after this")
+    epoch_blocks: int = _param(1_024, 1, 1 << 32, "heights of an epoch before it closes")
+    block_bytes_max: int = _param(262_144, 65_536, 786_432, "body of a block; each oracle has an equal share of it")
+    batches_waiting_max: int = _param(64, 1, 1_024, "batches of one oracle that a member holds before they are final")
+    heights_ahead_max: int = _param(64, 2, 1_024, "statements for heights this far ahead are kept")
     # Engine
     microbatch_tokens: int = _param(32, 1, 63, "n_ubatch of generator and checker")
     margin_tolerance_milli: int = _param(
@@ -83,6 +95,7 @@ class Params:
         self._require(
             self.advert_interval_ms * 2 < self.advert_lifetime_ms, "2 × advert_interval_ms < advert_lifetime_ms"
         )
+        self._require(self.delta_ms <= self.resend_interval_ms, "delta_ms <= resend_interval_ms")
         self._require(sum(self.gossip_budget().values()) <= 100, "the topics' budgets sum up to at most 100/s")
         return self
 

@@ -5,14 +5,16 @@ salt is the network id, so a signature of one network, chain or kind is none in 
 contract, a receipt or evidence reads are hashed field by field (:class:`TypedStruct`); every other message is
 ``Kind(bytes payload)`` over the bytes as they were received.
 
-The private key is handed in as a :data:`Sign` function; recovery is pure and lives here.
+The private key is handed in as a :data:`Sign` function; recovery is pure and lives here. A simulation of many
+nodes may put another :class:`Scheme` in the place of secp256k1; what is signed stays what it is.
 Source: EIP-712, EIP-2 (low s), EIP-2098 is not used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Protocol, get_args, get_origin, get_type_hints
 
 import coincurve
 import msgspec
@@ -150,24 +152,57 @@ def node_id_of_public_key(public_key: bytes) -> NodeId:
     return NodeId(keccak(public_key)[12:])
 
 
-def recover(digest: Digest, signature: bytes) -> NodeId:
-    """Who signed. Raises SignatureError for anything but 65 bytes with low s and v in {27, 28}.
+class Scheme(Protocol):
+    """How a signature names its signer. Its other half is the :data:`Sign` of each key."""
 
-    Spec: [SIGN-LOW-S.1]
+    def recover(self, digest: Digest, signature: bytes) -> NodeId:
+        """Who signed. Raises SignatureError."""
+
+
+class Secp256k1:
+    """The scheme of every node."""
+
+    def recover(self, digest: Digest, signature: bytes) -> NodeId:
+        """Who signed. Raises SignatureError for anything but 65 bytes with low s and v in {27, 28}.
+
+        Spec: [SIGN-LOW-S.1]
+        """
+        if len(signature) != 65 or signature[64] not in (27, 28):
+            raise SignatureError("a signature is 65 bytes r || s || v with v 27 or 28")
+        s = int.from_bytes(signature[32:64], "big")
+        if not 0 < s <= HALF_N:
+            raise SignatureError("the signature's s is not in the lower half")
+        try:
+            key = coincurve.PublicKey.from_signature_and_message(
+                signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+            )
+        except Exception as error:
+            # coincurve raises bare Exceptions for points that are not on the curve.
+            raise SignatureError("the signature recovers to no key") from error
+        return node_id_of_public_key(key.format(compressed=False)[1:])
+
+
+_scheme: Scheme = Secp256k1()
+
+
+@contextmanager
+def scheme(other: Scheme) -> Iterator[None]:
+    """Inside, all signatures of the process are of ``other``: for simulations, where secp256k1 takes most of the time.
+
+    Never in a node: there the scheme is part of the protocol. Not thread-safe: what other threads check meanwhile
+    is checked by ``other`` too.
     """
-    if len(signature) != 65 or signature[64] not in (27, 28):
-        raise SignatureError("a signature is 65 bytes r || s || v with v 27 or 28")
-    s = int.from_bytes(signature[32:64], "big")
-    if not 0 < s <= HALF_N:
-        raise SignatureError("the signature's s is not in the lower half")
+    global _scheme
+    before, _scheme = _scheme, other
     try:
-        key = coincurve.PublicKey.from_signature_and_message(
-            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
-        )
-    except Exception as error:
-        # coincurve raises bare Exceptions for points that are not on the curve.
-        raise SignatureError("the signature recovers to no key") from error
-    return node_id_of_public_key(key.format(compressed=False)[1:])
+        yield
+    finally:
+        _scheme = before
+
+
+def recover(digest: Digest, signature: bytes) -> NodeId:
+    """Who signed, by the scheme in force: :class:`Secp256k1`, but in a simulation. Raises SignatureError."""
+    return _scheme.recover(digest, signature)
 
 
 def verify(digest: Digest, signature: bytes, expected: bytes, what: str) -> None:

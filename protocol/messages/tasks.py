@@ -1,6 +1,7 @@
 """One inference request and its answer: order, segment head, frames, acks, and the one terminal event."""
 
 import hashlib
+import struct
 from enum import IntEnum
 from typing import Annotated, Literal
 
@@ -17,6 +18,8 @@ FRAME_TOKENS_MAX = 1_024
 TASK_TOKENS_MAX = 1_000_000
 SEGMENTS_MAX = 64
 TOKEN_BYTES_MAX = 1_024
+
+_END = struct.Struct(">BIII")
 
 
 class PromptMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -109,6 +112,11 @@ class EndRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     prompt_tokens: U32
     completion_tokens: U32
     cached_tokens: U32
+
+    def close(self, chain: bytes) -> Digest:
+        """The chain after the end record; only an end frame signs such a value. Spec: [CHAIN-END.1]"""
+        packed = _END.pack(self.reason, self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+        return Digest(hashlib.sha256(b"\x02" + chain + packed).digest())
 
 
 class Continuation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -39,7 +39,6 @@ START_OVERHEAD_BYTES = 65_536
 """Room in a StartTask for all but prompt and tokens: signatures, assignment, heads."""
 
 _TOKEN = struct.Struct(">QII")
-_END = struct.Struct(">BIII")
 
 
 def prompt_tokens_digest(ids: Sequence[int]) -> Digest:
@@ -53,9 +52,8 @@ def advance(chain: Digest, index: int, token: int, text: bytes) -> Digest:
 
 
 def close_chain(chain: Digest, end: EndRecord) -> Digest:
-    """The chain after the end record; only an end frame signs such a value. Spec: [CHAIN-END.1]"""
-    packed = _END.pack(end.reason, end.prompt_tokens, end.completion_tokens, end.cached_tokens)
-    return Digest(hashlib.sha256(b"\x02" + chain + packed).digest())
+    """The chain after the end record. Spec: [CHAIN-END.1]"""
+    return end.close(chain)
 
 
 def segment_id(domain: Domain, head: SegmentHead) -> Digest:

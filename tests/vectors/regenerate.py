@@ -21,7 +21,8 @@ from protocol.core.signing import (
     typed_digest,
     typed_fields,
 )
-from protocol.messages.sessions import Assignment, Bid, SessionOpen
+from protocol.messages.committee import Batch, Finalize, Header, Nullify, Proposal, Vote
+from protocol.messages.sessions import Assignment, Bid, RouterTerm, SessionOpen
 from protocol.messages.tasks import Ack, Frame, SegmentHead, TaskOrder
 
 SIGNING = Path(__file__).with_name("signing.json")
@@ -55,6 +56,23 @@ def typed_examples() -> list[TypedStruct]:
         SegmentHead(session, 7, 0, generation, miner, order, prompt, fill(0xD0, 32), 33, model, sampling, 0, bytes(32)),
         Frame(fill(0xE0, 32), 64, fill(0xF0, 32), True),
         Ack(session, 7, 255, generation, 2**32, fill(0xF1, 32)),
+        RouterTerm(session, router, 4),
+        *_committee_examples(),
+    ]
+
+
+def _committee_examples() -> list[TypedStruct]:
+    parent, name, oracle = fill(0x11, 32), fill(0x21, 32), fill(0x31, 20)
+    roots = [fill(0x41 + place, 32) for place in range(5)]
+    return [
+        Header(
+            5, 1_000, parent, roots[0], 70_000, roots[1], roots[2], 19_000_000, roots[3], 12, roots[4], fill(0x51, 32)
+        ),
+        Proposal(5, 1_000, name),
+        Vote(5, 1_000, name),
+        Nullify(5, 2**63 - 1),
+        Finalize(5, 1_000, name),
+        Batch(4, oracle, 9, fill(0x61, 32), fill(0x71, 32)),
     ]
 
 

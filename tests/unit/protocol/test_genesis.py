@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from protocol.core.errors import ParameterError
 from protocol.core.genesis import Genesis, parse_genesis
-from protocol.core.params import Params
+from protocol.core.ids import NodeId
+from protocol.core.params import COMMITTEE_SIZES, Params
 
 GENESIS = Genesis("test")
+MEMBERS = tuple(NodeId(bytes([200 - place]) * 20) for place in range(32))
+NAMES = [f"0x{member.hex()}" for member in MEMBERS]
 
 
 def changed(**content: Any) -> str:
@@ -23,9 +26,10 @@ def changed(**content: Any) -> str:
 @given(
     st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=64).filter(str.isprintable),
     st.integers(0, 2**63 - 1),
+    st.sampled_from((0, *COMMITTEE_SIZES)),
 )
-def test_a_genesis_survives_its_file(name: str, chain_id: int) -> None:
-    genesis = Genesis(name, chain_id, replace(Params(), bid_target=5))
+def test_a_genesis_survives_its_file(name: str, chain_id: int, size: int) -> None:
+    genesis = Genesis(name, chain_id, replace(Params(), bid_target=5), MEMBERS[:size])
     again = parse_genesis(genesis.to_json())
     assert again == genesis
     assert again.network_id() == genesis.network_id()
@@ -38,6 +42,7 @@ def test_the_id_does_not_hang_on_how_the_file_is_written() -> None:
 @pytest.mark.spec("SIGN-DOMAIN.1")
 def test_networks_that_differ_in_anything_differ_in_id_and_topic() -> None:
     others = [Genesis("other"), Genesis("test", 1)]
+    others += [Genesis("test", committee=members) for members in (MEMBERS[:4], MEMBERS[3::-1], MEMBERS[:7])]
     for item in fields(Params):
         value, high = getattr(Params(), item.name), item.metadata["high"]
         step = 1 if value < high else -1
@@ -51,6 +56,7 @@ def test_a_topic_carries_the_network() -> None:
     assert GENESIS.topic("nodes") == f"/p2pnode/{GENESIS.network_id().hex()[:8]}/nodes/1"
 
 
+@pytest.mark.spec("GENESIS-COMMITTEE.1")
 @pytest.mark.parametrize(
     ("complaint", "text"),
     [
@@ -69,6 +75,16 @@ def test_a_topic_carries_the_network() -> None:
         ("1 to 64 printable characters", changed(name="\x1b[2J")),
         ("no genesis file", changed(name=5)),
         ("no genesis file", changed(name="\ud800")),
+        ("has 3 members", changed(committee=NAMES[:3])),
+        ("has 5 members", changed(committee=NAMES[:5])),
+        ("has 32 members", changed(committee=NAMES)),
+        ("each member once", changed(committee=[*NAMES[:3], NAMES[0]])),
+        ("40 lower-case", changed(committee=[*NAMES[:3], NAMES[3].upper()])),
+        ("40 lower-case", changed(committee=[*NAMES[:3], NAMES[3][2:]])),
+        ("40 lower-case", changed(committee=[*NAMES[:3], NAMES[3] + "00"])),
+        ("40 lower-case", changed(committee=[*NAMES[:3], NAMES[3] + "\n"])),
+        ("no genesis file", changed(committee=[1, 2, 3, 4])),
+        ("no genesis file", changed(committee=None)),
         ("chain_id", changed(chain_id=-1)),
         ("chain_id", changed(chain_id=2**63)),
         ("no genesis file", changed(chain_id=1.5)),
@@ -82,6 +98,23 @@ def test_a_topic_carries_the_network() -> None:
 def test_a_wrong_genesis_is_refused_by_name(complaint: str, text: str) -> None:
     with pytest.raises(ParameterError, match=complaint):
         parse_genesis(text)
+
+
+@pytest.mark.spec("GENESIS-COMMITTEE.1")
+@pytest.mark.parametrize("size", range(1, 33))
+def test_a_committee_is_of_three_f_and_one(size: int) -> None:
+    if size in COMMITTEE_SIZES:
+        assert parse_genesis(Genesis("test", committee=MEMBERS[:size]).to_json()).committee == MEMBERS[:size]
+    else:
+        with pytest.raises(ParameterError, match=f"has {size} members"):
+            Genesis("test", committee=MEMBERS[:size])
+
+
+@pytest.mark.spec("GENESIS-COMMITTEE.1")
+@pytest.mark.parametrize("last", [MEMBERS[0], NodeId(b"short")])
+def test_a_committee_names_each_member_once(last: NodeId) -> None:
+    with pytest.raises(ParameterError, match="each member once"):
+        Genesis("test", committee=(*MEMBERS[:3], last))
 
 
 @given(st.text(max_size=100))

@@ -12,6 +12,7 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.gossip import TOPICS, Decision, check
 from protocol.messages.adverts import Advert
+from protocol.messages.committee import CommitteeNews
 from protocol.messages.envelope import Envelope, seal
 from protocol.messages.sessions import Announcement
 from protocol.messages.tasks import CancelTask
@@ -23,7 +24,11 @@ PARAMS = Params()
 ALICE, BOB = key(1), key(2)
 ADVERT = Advert(ALICE.node, 1, ("router",), (), (), "")
 ANNOUNCEMENT = Announcement(bytes(32), ALICE.node, (), bytes(32), 1, 0, 0, 0, 1)
-GOOD: dict[str, Message] = {"nodes": ADVERT, "sessions": ANNOUNCEMENT}
+GOOD: dict[str, Message] = {
+    "nodes": ADVERT,
+    "sessions": ANNOUNCEMENT,
+    "committee": CommitteeNews(ALICE.node, 1),
+}
 
 topics = st.sampled_from(sorted(TOPICS))
 

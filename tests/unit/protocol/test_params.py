@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from protocol.core.errors import ParameterError
-from protocol.core.params import Params
+from protocol.core.params import COMMITTEE_SIZES, Params
 
 
 def test_the_defaults_are_valid() -> None:
@@ -34,6 +34,7 @@ def test_every_parameter_says_what_it_is_for(item: object) -> None:
         ("bids_good <= bids_max", {"bids_good": 33}),
         ("bid_window_ms < announcement_lifetime_ms", {"bid_window_ms": 5_000}),
         ("advert_interval_ms < advert_lifetime_ms", {"advert_interval_ms": 450_000}),
+        ("delta_ms <= resend_interval_ms", {"delta_ms": 2_001}),
         ("at most 100/s", {"gossip_nodes_per_second": 21}),
     ],
 )
@@ -44,3 +45,7 @@ def test_a_broken_relation_is_named(relation: str, values: dict[str, int]) -> No
 
 def test_the_gossip_budget_names_every_topic() -> None:
     assert Params().gossip_budget() == {"nodes": 20, "sessions": 50, "results": 15, "committee": 10, "demand": 5}
+
+
+def test_committees_are_of_three_f_and_one() -> None:
+    assert [3 * faulty + 1 for faulty in range(1, 11)] == list(COMMITTEE_SIZES)

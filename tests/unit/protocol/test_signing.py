@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from protocol.core.codec import Message, encode
 from protocol.core.errors import DecodeError, LocalProtocolError, SignatureError
-from protocol.core.ids import Digest, NetworkId
+from protocol.core.ids import Digest, NetworkId, NodeId
 from protocol.core.signing import (
     HALF_N,
     NAME,
@@ -27,6 +27,7 @@ from protocol.core.signing import (
     keccak,
     payload_digest,
     recover,
+    scheme,
     type_string,
     typed_digest,
     typed_fields,
@@ -36,9 +37,10 @@ from protocol.messages.envelope import Envelope, envelope_digest, seal, unseal
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import Bid, BidReceipt, SessionOpen, session_id
 from protocol.messages.tasks import CancelTask, Prompt, PromptMessage
+from tests.spec import CODE, python_files
 from tests.unit.protocol.keys import key
 from tests.unit.protocol.strategies import build, every_message, every_typed_struct
-from tests.vectors.regenerate import SIGNING, signing_vectors
+from tests.vectors.regenerate import SIGNING, signing_vectors, typed_examples
 
 domains = st.builds(Domain, st.binary(min_size=32, max_size=32).map(NetworkId), st.integers(0, 2**63 - 1))
 DOMAIN = Domain(NetworkId(b"\x11" * 32), 31_337)
@@ -193,6 +195,49 @@ def test_verify_names_what_is_signed_by_whom() -> None:
         verify(digest, BOB.sign(digest), ALICE.node, "the thing")
 
 
+class KeyedHashes:
+    """What a simulation may sign with: the node's id and a hash of it and the digest."""
+
+    def sign(self, node: NodeId, digest: Digest) -> bytes:
+        return node + keccak(node + digest) + bytes(13)
+
+    def recover(self, digest: Digest, signature: bytes) -> NodeId:
+        if signature != self.sign(NodeId(signature[:20]), digest):
+            raise SignatureError("not of this digest")
+        return NodeId(signature[:20])
+
+
+def test_a_simulation_signs_by_another_scheme() -> None:
+    keyed, digest, other = KeyedHashes(), Digest(b"\x22" * 32), Digest(b"\x23" * 32)
+    signature = keyed.sign(BOB.node, digest)
+    with scheme(keyed):
+        assert recover(digest, signature) == BOB.node
+        verify(digest, signature, BOB.node, "the thing")
+        envelope = seal(DOMAIN, lambda sealed: keyed.sign(BOB.node, sealed), CancelTask(bytes(32), 1))
+        assert unseal(DOMAIN, envelope, CancelTask)[1] == BOB.node
+        for wrong, value in ((digest, ALICE.sign(digest)), (other, signature)):
+            with pytest.raises(SignatureError, match="not of this digest"):
+                recover(wrong, value)
+    with pytest.raises(SignatureError, match="27 or 28"):
+        recover(digest, signature)
+
+
+def test_a_node_is_back_at_secp256k1_whatever_happens_in_a_simulation() -> None:
+    digest = Digest(b"\x22" * 32)
+    with pytest.raises(ZeroDivisionError), scheme(KeyedHashes()):
+        with scheme(KeyedHashes()):
+            pass
+        with pytest.raises(SignatureError):
+            recover(digest, ALICE.sign(digest))
+        raise ZeroDivisionError
+    assert recover(digest, ALICE.sign(digest)) == ALICE.node
+
+
+def test_nobody_recovers_signatures_by_himself() -> None:
+    recovering = [path.name for path in python_files(*CODE) if "from_signature_and_message" in path.read_text()]
+    assert recovering == ["signing.py"]
+
+
 @pytest.mark.spec("ORDER-PROMPT.1")
 @given(build(Prompt), build(Prompt))
 def test_a_prompt_commitment_binds_everything(one: Prompt, other: Prompt) -> None:
@@ -210,6 +255,10 @@ def test_the_nonce_hides_a_prompt_that_can_be_guessed() -> None:
 def test_golden_vectors_hold() -> None:
     stored = json.loads(Path(SIGNING).read_text())
     assert stored == signing_vectors(), "if the change is meant: python -m tests.vectors.regenerate"
+
+
+def test_every_struct_has_a_vector() -> None:
+    assert {type(value) for value in typed_examples()} == set(every_typed_struct())
 
 
 @pytest.mark.parametrize("case", json.loads(Path(SIGNING).read_text())["cases"], ids=lambda case: case["name"])
