@@ -1,0 +1,428 @@
+"""The oracle's machine: consensus over streams to the other members, `sync` to catch up, gossip for everybody.
+
+What consensus decides is in ``protocol.committee``; here is who is spoken to, when, and over what.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocol.committee import storage
+from protocol.committee.cut import content_bytes_max
+from protocol.committee.effects import COMMITTEE, Closed, Convicted, LogLost, Settled, ToMembers
+from protocol.committee.epochs import Epochs
+from protocol.committee.evidence import Evidence, convict, evidence_id
+from protocol.committee.payload import Payload
+from protocol.committee.repeats import resend
+from protocol.committee.signer import Signer
+from protocol.committee.simplex import Rules
+from protocol.committee.waiting import Waiting
+from protocol.core.codec import Message
+from protocol.core.deadlines import Deadlines
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.ids import NodeId
+from protocol.core.machine import (
+    Channel,
+    ChannelClosed,
+    ChannelNumbers,
+    ChannelOpened,
+    Close,
+    DeadlineReached,
+    GossipReceived,
+    Note,
+    PeerConnected,
+    Persist,
+    PersistFailed,
+    Publish,
+    Received,
+    Send,
+)
+from protocol.core.params import Params
+from protocol.core.signing import Domain, Sign
+from protocol.messages.committee import (
+    Certified,
+    CommitteeNews,
+    Offer,
+    Propose,
+    Recall,
+    Recalled,
+    State,
+    Statement,
+    SyncPage,
+    SyncRequest,
+)
+from protocol.messages.envelope import seal
+from protocol.roles.oracle.events import Include
+from protocol.roles.oracle.history import History
+from protocol.roles.oracle.links import Links
+from protocol.roles.oracle.news import News
+from protocol.roles.oracle.starting import Starting, recall
+from protocol.roles.oracle.syncing import SERVED_MAX, Load, Syncing, make_page
+
+
+@dataclass(frozen=True, slots=True)
+class OracleSettings:
+    """What an oracle starts with."""
+
+    node: NodeId
+    members: tuple[NodeId, ...]
+    """The genesis committee."""
+    payload: Payload
+    signer: Signer
+    log_lost: str | None
+    """Why the signer log is known to be lost; None if it looks whole."""
+    load: Load
+
+
+class OracleMachine:
+    """See the module."""
+
+    protocols = ("member", "sync")
+    topics = ("committee",)
+
+    def __init__(self, settings: OracleSettings, domain: Domain, params: Params, sign: Sign, now_ms: int) -> None:
+        self.me = settings.node
+        self.signer = settings.signer
+        self._domain = domain
+        self._params = params
+        self._sign = sign
+        self._load = settings.load
+        self._numbers = ChannelNumbers()
+        waiting = Waiting(domain, params)
+        self._epochs = Epochs(Rules(domain, params), settings.payload, settings.signer, waiting, settings.members)
+        self.simplex, self._closing = self._epochs.resume(_records(settings.load), now_ms)
+        self.history = History()
+        self.links = Links(self._numbers)
+        self.news = News(self.me)
+        self._syncing = Syncing(self._numbers, params)
+        self._starting = Starting(domain, settings.signer, settings.log_lost)
+        self._served: dict[Channel, NodeId] = {}
+        self._deadlines: Deadlines[str] = Deadlines()
+        self._deadlines.set("resend", now_ms + params.resend_interval_ms)
+        self.disk_failed: str | None = None
+        self.links.aim(self._others(), now_ms)
+
+    @property
+    def member(self) -> bool:
+        """Whether this node takes part in the committee of the epoch it is in."""
+        return self.simplex.me is not None and self.disk_failed is None
+
+    @property
+    def signing(self) -> str:
+        """Whether this node signs, or why not."""
+        if self.disk_failed is not None:
+            return f"stopped: {self.disk_failed}"
+        if not self.member:
+            return "no member of this committee"
+        if not self._starting.done:
+            return f"waits for 2f others to say what it has signed, {self._starting.answers} have answered"
+        if self.simplex.committee.epoch < self.signer.silent_before_epoch:
+            return f"silent before epoch {self.signer.silent_before_epoch}: its signer log was lost"
+        return "yes"
+
+    def next_deadline(self) -> int | None:
+        """The earliest of consensus, links, sync, gossip and re-sending."""
+        clocks = (
+            self.simplex.next_deadline(),
+            self.links.next_deadline(),
+            self._syncing.next_deadline(),
+            self._deadlines.next(),
+        )
+        return min((at for at in clocks if at is not None), default=None)
+
+    def handle(self, event: object, now_ms: int) -> list[object]:
+        """Take one event; total on whatever a peer sent."""
+        effects = self._turn(now_ms) if self.simplex.closed else []
+        effects += self._handle(event, now_ms)
+        effects += self._syncing.look(self.simplex, self._sources(), now_ms)
+        return effects if self.disk_failed is None else [each for each in effects if not isinstance(each, Persist)]
+
+    def _handle(self, event: object, now_ms: int) -> list[object]:
+        match event:
+            case Received():
+                return self._received(event.channel, event.message, now_ms)
+            case GossipReceived(message=CommitteeNews() as news):
+                return self._heard(news, now_ms)
+            case ChannelOpened(protocol="member"):
+                return self.links.accept(event.channel, event.peer)
+            case ChannelOpened():
+                return self._serve(event.channel, event.peer)
+            case ChannelClosed():
+                self._served.pop(event.channel, None)
+                if not self.links.closed(event.channel, now_ms):
+                    self._syncing.lost(event.channel, now_ms)
+            case PeerConnected():
+                self.links.hurry(event.peer, now_ms)
+                return self._open_links(now_ms)
+            case DeadlineReached():
+                return self._time(now_ms)
+            case Include():
+                return self._include(event.content, now_ms)
+            case PersistFailed():
+                return self._stop_signing(event.reason, now_ms)
+        return []
+
+    # What members send
+
+    def _received(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        peer = self.links.from_member(channel)
+        if peer is None:
+            return self._received_elsewhere(channel, message, now_ms)
+        self.links.heard(peer)
+        try:
+            return self._from_member(peer, message, now_ms)
+        except RemoteProtocolError as error:
+            return [*self.links.break_off(peer), _broke_rule(peer, error)]
+
+    def _from_member(self, peer: NodeId, message: Message, now_ms: int) -> list[object]:
+        simplex = self.simplex
+        match message:
+            case Propose():
+                self._noticed(peer, message.statement.epoch)
+                return self._run(simplex.on_propose(message, now_ms), now_ms)
+            case State():
+                self._noticed(peer, message.statement.epoch)
+                return self._run(simplex.on_statement(message.statement, now_ms), now_ms)
+            case Certified():
+                self._noticed(peer, message.certificate.epoch)
+                return self._run(simplex.on_certified(message, now_ms), now_ms)
+            case Offer():
+                return self._run(simplex.on_offer(message.signed, now_ms), now_ms)
+            case Recall():
+                return self.links.send(peer, recall(simplex, self._final(), peer))
+            case Recalled():
+                return self._recalled(peer, message, now_ms)
+        raise RemoteProtocolError(f"{type(message).__name__} does not belong on a member's stream")
+
+    def _noticed(self, peer: NodeId, epoch: int) -> None:
+        """A member that speaks of a later epoch is ahead: there is something to catch up on."""
+        if epoch > self.simplex.committee.epoch:
+            self._syncing.claim(peer, (epoch, 0))
+
+    def _recalled(self, peer: NodeId, recalled: Recalled, now_ms: int) -> list[object]:
+        self._noticed(peer, recalled.epoch)
+        effects: list[object] = []
+        if recalled.final is not None:
+            effects = self._run(self.simplex.on_certified(recalled.final, now_ms), now_ms)
+        before = self._starting.lost
+        enough = self._starting.answer(peer, recalled, self.simplex.committee)
+        if self._starting.lost is not None and (enough or (self._starting.done and before is None)):
+            effects += self._silence(self._starting.lost)
+        if enough:
+            self.signer.ready = self.disk_failed is None
+            effects += self._run(self.simplex.on_time(now_ms), now_ms)
+        return effects
+
+    def _silence(self, reason: str) -> list[object]:
+        """The log is lost: nothing is signed in this epoch any more. Spec: [SIGNER-LOST.1]"""
+        records = self.signer.silence(self.simplex.committee.epoch + 1)
+        if not records:
+            return []
+        told = (("why", reason), ("silent_before", self.signer.silent_before_epoch))
+        return [Persist(COMMITTEE, records, vital=False), Note("oracle.log-lost", told)]
+
+    def _stop_signing(self, reason: str, now_ms: int) -> list[object]:
+        """The disk failed: sign nothing any more, go on following. Spec: [SIGNER-DISK.1]"""
+        if self.disk_failed is not None:
+            return []
+        self.disk_failed = reason
+        self.signer.ready = False
+        # What is in memory may hold signatures that never became durable: nothing of it may leave any more.
+        return [*self.links.aim((), now_ms), Note("oracle.disk-failed", (("why", reason),))]
+
+    # What consensus asks for
+
+    def _run(self, effects: list[object], now_ms: int) -> list[object]:
+        out: list[object] = []
+        for effect in effects:
+            match effect:
+                case ToMembers():
+                    out += self.links.send_all(effect.message) if self.member else []
+                case Settled():
+                    out += self._settled(effect, now_ms)
+                case Convicted():
+                    out += self._convicted(effect.evidence)
+                case LogLost(statement=said):
+                    slot = f"{said.epoch}/{said.height}"
+                    self._starting.lost = f"{said.kind.name.lower()} of {slot} is missing in it"
+                    out += self._silence(self._starting.lost)
+                case Closed():
+                    out += self._turn(now_ms)
+                case _:
+                    out.append(effect)
+        return out
+
+    def _settled(self, effect: Settled, now_ms: int) -> list[object]:
+        self.history.settled(effect, self.simplex, now_ms)
+        certified = Certified(effect.certificate, effect.headers[-1])
+        self.news.final(certified)
+        leads = self.simplex.committee.leader(effect.certificate.height) == self.simplex.me
+        told = self._tell(now_ms) if leads else []
+        last = effect.headers[-1]
+        return [Note("oracle.final", (("epoch", last.epoch), ("height", last.height)), COMMITTEE), *told]
+
+    def _turn(self, now_ms: int) -> list[object]:
+        """The next epoch begins. Spec: [EPOCH-HANDOVER.1]"""
+        self.simplex, self._closing, durable = self._epochs.next(self.simplex, now_ms)
+        epoch = self.simplex.committee.epoch
+        self.signer.forget(epoch - 2)
+        effects = [*durable, *self.links.aim(self._others(), now_ms), *self._open_links(now_ms)]
+        if not self._starting.done:
+            self._starting.again()
+            effects += self.links.send_all(Recall(epoch))
+        effects.append(Note("oracle.epoch", (("epoch", epoch),), COMMITTEE))
+        return effects + self._run(self.simplex.on_time(now_ms), now_ms)
+
+    def _convicted(self, conflict: Evidence) -> list[object]:
+        try:
+            convicted = convict(self._domain, conflict)
+        except RemoteProtocolError:
+            return []
+        if not self.news.conflict(conflict, evidence_id(self._domain, convicted, conflict)):
+            return []
+        self.simplex.waiting.convicted.add(convicted)
+        self._deadlines.set("news", 0)
+        return [Note("oracle.evidence", (("against", convicted.hex()), ("kind", type(conflict).__name__)))]
+
+    def _include(self, content: bytes, now_ms: int) -> list[object]:
+        fits = len(content) <= content_bytes_max(self._params)
+        made = self.signer.sign_batch(self.simplex.committee.epoch, content) if self.member and fits else None
+        if made is None:
+            return [Note("oracle.not-included", (("why", self.signing if fits else "too large for a batch"),))]
+        signed, records = made
+        return [Persist(COMMITTEE, records, vital=False), *self._run(self.simplex.on_offer(signed, now_ms), now_ms)]
+
+    # Time
+
+    def _time(self, now_ms: int) -> list[object]:
+        effects = self._run(self.simplex.on_time(now_ms), now_ms)
+        effects += self._open_links(now_ms)
+        effects += self._syncing.timed_out(now_ms)
+        for name in self._deadlines.due(now_ms):
+            effects += self._resend(now_ms) if name == "resend" else self._tell(now_ms)
+        return effects
+
+    def _resend(self, now_ms: int) -> list[object]:
+        self._deadlines.set("resend", now_ms + self._params.resend_interval_ms)
+        effects = self._run(list(self._again()), now_ms)
+        statements: tuple[Statement, ...] = ()
+        certified: tuple[Certified, ...] = ()
+        if self.member and self.links.broken():
+            own = self.signer.statements(self.simplex.committee.epoch, self.simplex.tree.final_height)
+            statements = tuple(own)
+            latest = list(self.simplex.tree.certificates(above=self.simplex.tree.final_height))[-1:]
+            certified = tuple(self.simplex.certified(certificate) for certificate in latest)
+        return effects + self._tell(now_ms, certified, statements)
+
+    def _again(self) -> list[ToMembers]:
+        """All that a member may have missed."""
+        if not self.member:
+            return []
+        effects = resend(self.simplex)
+        if self.simplex.tree.final is None and self._closing is not None:
+            effects.insert(0, ToMembers(self._closing))
+        if not self._starting.done:
+            effects.append(ToMembers(Recall(self.simplex.committee.epoch)))
+        return effects
+
+    def _open_links(self, now_ms: int) -> list[object]:
+        """Open what is due, and tell each member at once what it may have missed."""
+        effects: list[object] = []
+        for peer in self.links.due(now_ms):
+            effects += self.links.open(peer)
+            for again in self._again():
+                effects += self.links.send(peer, again.message)
+        return effects
+
+    # Gossip
+
+    def _tell(
+        self, now_ms: int, certified: tuple[Certified, ...] = (), statements: tuple[Statement, ...] = ()
+    ) -> list[object]:
+        message = self.news.message(now_ms, certified, statements) if self.member else None
+        at_ms = self.news.next_deadline()
+        if at_ms is not None:
+            self._deadlines.set("news", max(at_ms, now_ms + 1))
+        return [] if message is None else [Publish("committee", seal(self._domain, self._sign, message), COMMITTEE)]
+
+    def _heard(self, news: CommitteeNews, now_ms: int) -> list[object]:
+        author = NodeId(news.author)
+        effects: list[object] = []
+        try:
+            for certified in news.certified:
+                self._noticed(author, certified.certificate.epoch)
+                effects += self._run(self.simplex.on_certified(certified, now_ms), now_ms)
+                self.news.heard(certified)
+            for statement in news.statements:
+                effects += self._run(self.simplex.on_statement(statement, now_ms), now_ms)
+        except RemoteProtocolError as error:
+            effects.append(_broke_rule(author, error))
+        told: tuple[Evidence, ...] = (
+            *news.conflicting_statements,
+            *news.conflicting_batches,
+            *news.conflicting_frames,
+        )
+        for conflict in told:
+            effects += self._convicted(conflict)
+        return effects
+
+    # Sync
+
+    def _serve(self, channel: Channel, peer: NodeId) -> list[object]:
+        if len(self._served) >= SERVED_MAX:
+            return [Close(channel)]
+        self._served[channel] = peer
+        return []
+
+    def _received_elsewhere(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        if self._served.pop(channel, None) is not None and isinstance(message, SyncRequest):
+            return self._give_page(channel, message)
+        request = self._syncing.answered(channel)
+        if request is not None and isinstance(message, SyncPage):
+            return [Close(channel), *self._page(request, message, now_ms)]
+        return [Close(channel)]
+
+    def _give_page(self, channel: Channel, request: SyncRequest) -> list[object]:
+        """In order with what is being made durable: a certificate may hold this node's latest signature."""
+        if self.disk_failed is not None:
+            return [Close(channel)]
+        page = make_page(self._load, self.simplex, request)
+        return [Send(channel, page, key=COMMITTEE), Close(channel, COMMITTEE)]
+
+    def _page(self, request: SyncRequest, page: SyncPage, now_ms: int) -> list[object]:
+        before = self._reached()
+        effects: list[object] = []
+        try:
+            for certificate in page.nullifications:
+                effects += self._run(self.simplex.on_certified(Certified(certificate, None), now_ms), now_ms)
+            for block in page.blocks:
+                effects += self._run(self.simplex.on_block(block, now_ms), now_ms)
+        except RemoteProtocolError as error:
+            effects.append(Note("oracle.bad-page", (("why", str(error)),)))
+        self._syncing.judge(request, page, self._reached() > before, now_ms)
+        return effects
+
+    def _reached(self) -> tuple[int, int]:
+        return self.simplex.committee.epoch, self.simplex.tree.base.header.height
+
+    # Who and what
+
+    def _others(self) -> tuple[NodeId, ...]:
+        """Whom this node keeps links to: the other members, if it is one."""
+        members = self.simplex.committee.members if self.member else ()
+        return tuple(member for member in members if member != self.me)
+
+    def _sources(self) -> tuple[NodeId, ...]:
+        """Who may be asked for what is missing."""
+        return tuple(member for member in self.simplex.committee.members if member != self.me)
+
+    def _final(self) -> Certified | None:
+        final = self.simplex.tree.final
+        return None if final is None else self.simplex.certified(final)
+
+
+def _records(load: Load) -> Mapping[bytes, bytes]:
+    return {**load(storage.STATE), **load(storage.OPEN_BLOCK), **load(storage.OPEN_CERTIFICATE)}
+
+
+def _broke_rule(peer: NodeId, error: RemoteProtocolError) -> Note:
+    return Note("oracle.broke-rule", (("peer", peer.hex()), ("why", str(error))))

@@ -1,0 +1,84 @@
+"""What an oracle tells everybody by gossip: finalized headers, evidence, and its own word where a link is broken."""
+
+from protocol.committee.evidence import Evidence
+from protocol.core.ids import NodeId
+from protocol.messages.committee import (
+    Certified,
+    CommitteeNews,
+    ConflictingBatches,
+    ConflictingFrames,
+    ConflictingStatements,
+    Statement,
+)
+
+EVIDENCE_MAX = 1_024
+"""Pieces remembered, so that each is told once."""
+STATEMENTS_TOLD_MAX = 32
+INTERVAL_MS = 500
+"""Between two messages of one member: the topic's budget is the whole network's."""
+
+Slot = tuple[int, int]
+
+
+class News:
+    """Collects what there is to tell until its turn. Spec: [COMMITTEE-NEWS.1]"""
+
+    def __init__(self, me: NodeId) -> None:
+        self._me = me
+        self._told: Slot = (0, 0)
+        """The latest finalization that went over gossip, from whomever."""
+        self._final: Certified | None = None
+        self._conflicts: list[Evidence] = []
+        self._known: dict[bytes, None] = {}
+        self._next_ms = 0
+
+    def heard(self, certified: Certified) -> None:
+        """Somebody told of a finalization: it need not be told again."""
+        certificate = certified.certificate
+        self._told = max(self._told, (certificate.epoch, certificate.height))
+
+    def final(self, certified: Certified) -> None:
+        """A finalization to tell."""
+        self._final = certified
+
+    def conflict(self, conflict: Evidence, identity: bytes) -> bool:
+        """Evidence to tell; False if it is known."""
+        if identity in self._known or len(self._known) >= EVIDENCE_MAX:
+            return False
+        self._known[identity] = None
+        self._conflicts.append(conflict)
+        return True
+
+    @property
+    def evidence(self) -> int:
+        """How many pieces of evidence are known."""
+        return len(self._known)
+
+    def next_deadline(self) -> int | None:
+        """When evidence may be told."""
+        return self._next_ms if self._conflicts else None
+
+    def message(
+        self, now_ms: int, certified: tuple[Certified, ...] = (), statements: tuple[Statement, ...] = ()
+    ) -> CommitteeNews | None:
+        """All that is to be told, with what a broken link makes necessary; None if it is not the time, or nothing."""
+        final = self._final
+        if final is not None:
+            slot = (final.certificate.epoch, final.certificate.height)
+            if slot > self._told and final.header is not None:
+                certified = (final, *certified)
+        if now_ms < self._next_ms or not (certified or statements or self._conflicts):
+            return None
+        self._next_ms = now_ms + INTERVAL_MS
+        told, self._conflicts = self._conflicts[:2], self._conflicts[2:]
+        for item in certified[:1]:
+            self.heard(item)
+        return CommitteeNews(
+            self._me,
+            now_ms,
+            certified[:2],
+            statements[-STATEMENTS_TOLD_MAX:],
+            tuple(item for item in told if isinstance(item, ConflictingStatements)),
+            tuple(item for item in told if isinstance(item, ConflictingBatches)),
+            tuple(item for item in told if isinstance(item, ConflictingFrames)),
+        )
