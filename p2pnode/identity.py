@@ -96,18 +96,52 @@ def node_id_of_peer_id(peer_id: str | bytes) -> NodeId:
     return node_id_of_key(public_key_of_peer_id(peer_id))
 
 
+def create_key(path: Path, password: str, *, scrypt_n: int = SCRYPT_N_STANDARD) -> NodeKey:
+    """Make a node key with its signer log; both are durable when this returns.
+
+    The only way to a new key: a log that is made later would claim that the key has signed nothing. Raises
+    KeystoreError if the file exists or cannot be written, SignerLogError if the log cannot.
+    """
+    from p2pnode.signer_log import create_signer_log
+
+    key = NodeKey.generate()
+    # The slow part first, and the log before the key: whatever ends the process in between, no key lacks its log,
+    # and hardly ever a log its key.
+    document = _keystore_document(key, password, scrypt_n)
+    _make_folder(path)
+    create_signer_log(path, key.node_id)
+    _write_keystore(path, document)
+    return key
+
+
 def write_keystore(path: Path, key: NodeKey, password: str, *, scrypt_n: int = SCRYPT_N_STANDARD) -> None:
-    """Write the key as a Web3 keystore v3, mode 0600, durable when this returns.
+    """Write a key that has its signer log as a Web3 keystore v3, mode 0600, durable when this returns.
 
     Raises KeystoreError if the file exists (a key is never overwritten) or cannot be written.
     """
+    document = _keystore_document(key, password, scrypt_n)
+    _make_folder(path)
+    _write_keystore(path, document)
+
+
+def _keystore_document(key: NodeKey, password: str, scrypt_n: int) -> str:
     # eth_keyfile takes most of a second to import, and most commands touch no key file.
     from eth_keyfile.keyfile import create_keyfile_json
 
-    document = create_keyfile_json(key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n)
+    return json.dumps(create_keyfile_json(key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n))
+
+
+def _make_folder(path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_once(path, json.dumps(document))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "name a folder" if isinstance(error, FileExistsError) else "check the folder and its permissions"
+        raise KeystoreError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+
+
+def _write_keystore(path: Path, document: str) -> None:
+    try:
+        _write_once(path, document)
     except FileExistsError as error:
         if not path.exists():
             raise KeystoreError(f"cannot write {path}: {error.strerror}", hint="name a folder") from error

@@ -1,23 +1,16 @@
 """What a node must not forget: durable key-value records in SQLite, and the lock on the folder that holds them.
 
-Group commit: callers take turns, and whoever has the turn writes the batches of all that wait in one transaction,
-so a hundred machines that persist at once cost two syncs. A batch is whole or not there at all, and batches become
-durable in the order in which they were given.
-
-Rule: once a commit has failed nothing more is written. What the disk holds after a failed sync is unknown, so the
-node ends and reads it afresh.
+A batch is whole or not there at all, and batches become durable in the order in which they were given
+(``p2pnode.sqlite_file`` says how). After a failed commit the node ends and reads the disk afresh.
 """
 
-import errno
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import trio
-
+from p2pnode.sqlite_file import Batch, GroupCommit, LockHeld, Trouble, take_lock, trouble_of
 from protocol.core.errors import P2PNodeError
 
 DATABASE = "node.db"
@@ -68,17 +61,6 @@ class StoreReadOnly(StoreError):
     code = "store/read-only"
 
 
-class _Batch:
-    """Records that become durable together. ``written`` once their fate is known, with ``error`` if it is bad."""
-
-    __slots__ = ("error", "records", "written")
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
-        self.written = False
-        self.error: StoreError | None = None
-
-
 class NodeStore:
     """An open store. Made by :func:`open_store`; used from one trio run."""
 
@@ -86,11 +68,7 @@ class NodeStore:
         self._path = path
         self._writer = writer
         self._reader = reader
-        self._waiting: list[_Batch] = []
-        self._turn = trio.Lock()
-        # A limiter of our own: threads that others wait in must not hold up what makes them durable.
-        self._thread = trio.CapacityLimiter(1)
-        self._failure: StoreError | None = None
+        self._commits: GroupCommit[Sequence[Record]] = GroupCommit(self._write, lambda error: _named(error, path))
 
     async def persist(self, records: Sequence[Record]) -> None:
         """Write all records or none; they are durable when this returns.
@@ -100,17 +78,7 @@ class NodeStore:
         for key, value in records:
             if not 0 < len(key) <= KEY_BYTES_MAX or (value is not None and len(value) > VALUE_BYTES_MAX):
                 raise ValueError(f"a key has 1 to {KEY_BYTES_MAX} bytes, a value at most {VALUE_BYTES_MAX}")
-        batch = _Batch(records)
-        self._waiting.append(batch)
-        try:
-            async with self._turn:
-                if not batch.written:
-                    await self._commit_waiting()
-        finally:
-            if not batch.written:
-                self._waiting.remove(batch)
-        if batch.error is not None:
-            raise batch.error
+        await self._commits.commit(records)
 
     def load(self, prefix: bytes) -> dict[bytes, bytes]:
         """The durable records whose key starts with ``prefix``, in the order of keys. Raises StoreError."""
@@ -119,24 +87,11 @@ class NodeStore:
         except sqlite3.Error as error:
             raise _named(error, self._path) from error
 
-    async def _commit_waiting(self) -> None:
-        """Commit what everybody waits for. Whoever has the turn does it; cancelling it must not harm the others."""
-        batches, self._waiting = self._waiting, []
-        if self._failure is None:
-            with trio.CancelScope(shield=True):
-                try:
-                    await trio.to_thread.run_sync(self._write, batches, limiter=self._thread)
-                except sqlite3.Error as error:
-                    self._failure = _named(error, self._path)
-        for batch in batches:
-            batch.error = self._failure
-            batch.written = True
-
-    def _write(self, batches: Sequence[_Batch]) -> None:
+    def _write(self, batches: Sequence[Batch[Sequence[Record]]]) -> None:
         with self._writer:  # commits, or rolls back on an exception
             self._writer.execute("BEGIN IMMEDIATE")
             for batch in batches:
-                for key, value in batch.records:
+                for key, value in batch.item:
                     if value is None:
                         self._writer.execute("DELETE FROM records WHERE key = ?", (key,))
                     else:
@@ -154,15 +109,18 @@ def open_store(folder: Path) -> Iterator[NodeStore]:
         yield NodeStore(path, writer, reader)
 
 
-def read_store(folder: Path, prefix: bytes) -> dict[bytes, bytes]:
-    """The durable records of a node, whether it runs or not: nothing is locked or written. Raises StoreError."""
+def read_store(folder: Path, prefix: bytes, *, last: int | None = None) -> dict[bytes, bytes]:
+    """The durable records of a node, whether it runs or not: nothing is locked or written.
+
+    With ``last`` only so many, those with the highest keys. Raises StoreError.
+    """
     path = folder / DATABASE
     if not path.exists():
         raise StoreMissing(f"no node has worked in {folder}", hint="name the node's folder: --state-dir FOLDER")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as reader:
             _check_format(reader, path)
-            return _load(reader, prefix)
+            return _load(reader, prefix, last)
     except sqlite3.Error as error:
         raise _named(error, path) from error
 
@@ -175,23 +133,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = take_lock(folder / LOCK)
+    except LockHeld as error:
+        raise StoreLocked(
+            f"{folder} is in use by another node" + (f", process {error.holder}" if error.holder else ""),
+            hint="stop that node, or give this one a folder of its own: --state-dir FOLDER",
+        ) from error
     except OSError as error:
         raise _unusable(folder, error) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-            raise StoreLocked(
-                f"{folder} is in use by another node" + (f", process {holder}" if holder.isdigit() else ""),
-                hint="stop that node, or give this one a folder of its own: --state-dir FOLDER",
-            ) from error
-        try:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-        except OSError as error:
-            raise _unusable(folder, error) from error
         yield
     finally:
         os.close(descriptor)
@@ -248,10 +198,12 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _load(connection: sqlite3.Connection, prefix: bytes) -> dict[bytes, bytes]:
+def _load(connection: sqlite3.Connection, prefix: bytes, last: int | None = None) -> dict[bytes, bytes]:
     end = _after(prefix)
-    query = "SELECT key, value FROM records WHERE key >= ?" + (" AND key < ?" if end else "") + " ORDER BY key"
-    return dict(connection.execute(query, (prefix, end) if end else (prefix,)))
+    query = "SELECT key, value FROM records WHERE key >= ?" + (" AND key < ?" if end else "")
+    query += " ORDER BY key DESC LIMIT ?"
+    rows = connection.execute(query, (prefix, *([end] if end else []), -1 if last is None else last))
+    return dict(reversed(rows.fetchall()))
 
 
 def _after(prefix: bytes) -> bytes:
@@ -267,24 +219,24 @@ def _damaged(path: Path, what: str) -> StoreCorrupt:
     )
 
 
-def _named(error: sqlite3.Error, path: Path) -> StoreError:
-    """SQLite's error as ours."""
-    reason = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the low byte is the primary code
-    if reason in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, str(error))
-    if reason == sqlite3.SQLITE_FULL:
-        return _full(path.parent)
-    if reason in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return _read_only(path.parent, str(error))
-    if reason == sqlite3.SQLITE_BUSY:
-        return StoreLocked(f"{path} is locked by another program", hint="close whatever has the database open")
+def _named(error: sqlite3.Error | OSError, path: Path) -> StoreError:
+    """An error of SQLite or of the system as ours."""
+    match trouble_of(error):
+        case Trouble.DAMAGED:
+            return _damaged(path, str(error))
+        case Trouble.FULL:
+            return _full(path.parent)
+        case Trouble.READ_ONLY:
+            return _read_only(path.parent, str(error))
+        case Trouble.LOCKED:
+            return StoreLocked(f"{path} is locked by another program", hint="close whatever has the database open")
     return StoreError(
         f"cannot write {path}: {error}", hint="check free space, the file size limit (ulimit -f) and the disk's health"
     )
 
 
 def _unusable(folder: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if trouble_of(error) is Trouble.FULL:
         return _full(folder)
     return _read_only(folder, error.strerror or str(error))
 

@@ -47,7 +47,7 @@ def configure(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one thing with the key. Raises KeystoreError, PasswordError, ConfigError."""
+    """Do one thing with the key. Raises KeystoreError, SignerLogError, PasswordError, ConfigError."""
     config = config_of(args, {"keys.keystore": args.keystore, "keys.password_file": args.password_file})
     key = {"new": _new, "show": _unlocked, "password": _change_password}[args.action](config, args)
     shown = {"node": f"0x{key.node_id.hex()}", "peer_id": key.peer_id, "keystore": str(config.keys.keystore)}
@@ -59,18 +59,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _new(config: NodeConfig, _: argparse.Namespace) -> "NodeKey":
-    from p2pnode.identity import KeystoreError, NodeKey, write_keystore
+    from p2pnode.identity import KeystoreError, create_key
 
     path = config.keys.keystore
-    if path.exists():  # asked before the password is; write_keystore is what makes sure of it
+    if path.exists():  # asked before the password is; create_key is what makes sure of it
         raise KeystoreError(f"{path} exists and is never overwritten", hint="`p2pnode keys show` shows it")
     password = config.password() if _has_password(config) else _asked_twice("Password for the new key (empty: none): ")
     if not password:
         print(f"The key has no password: {path} itself is the secret (mode 0600).", file=sys.stderr)
-    key = NodeKey.generate()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_keystore(path, key, password, scrypt_n=_scrypt_n(config))
-    return key
+    return create_key(path, password, scrypt_n=_scrypt_n(config))
 
 
 def _unlocked(config: NodeConfig, _: argparse.Namespace) -> "NodeKey":

@@ -10,6 +10,10 @@ from p2pnode.identity import read_keystore
 from tests.runtime.cli import assert_refused, p2pnode
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_new_show_and_never_twice(tmp_path: Path) -> None:
     path = tmp_path / "node" / "node-key.json"
     made = p2pnode(tmp_path, "keys", "new", "--json", P2PNODE_PASSWORD="secret")
@@ -41,7 +45,8 @@ def test_another_password(tmp_path: Path) -> None:
     changed = p2pnode(tmp_path, "keys", "password", "--password-file", old, "--new-password-file", new)
     assert (changed.status, changed.out) == (0, made.out)
     assert p2pnode(tmp_path, "keys", "show", "--password-file", new).out == made.out
-    assert sorted(path.name for path in (tmp_path / "node").iterdir()) == ["node-key.json"]
+    node = json.loads(p2pnode(tmp_path, "keys", "show", "--json", P2PNODE_PASSWORD="second").out)["node"]
+    assert names(tmp_path / "node") == ["node-key.json", f"signer-{node[2:]}.db"]
     again = p2pnode(tmp_path, "keys", "password", P2PNODE_PASSWORD="second", P2PNODE_NEW_PASSWORD="third")
     assert again.out == made.out
 
@@ -65,14 +70,16 @@ def test_a_wrong_password_changes_nothing(home: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_costs_no_key(home: Path) -> None:
-    before = (home / "node" / "node-key.json").read_bytes()
+    before, files = (home / "node" / "node-key.json").read_bytes(), names(home / "node")
+    assert len(files) == 2  # the key and its signer log
     env = {"P2PNODE_PASSWORD": "secret", "P2PNODE_NEW_PASSWORD": "other"}
     for action in (["password"], ["new", "--keystore", home / "second.json"]):
         ended = p2pnode(home, "keys", *action, limit="-f 0", **env)
         assert (ended.status, ended.out) == (1, "")
         assert ended.err.startswith("error: cannot write ")
     assert (home / "node" / "node-key.json").read_bytes() == before
-    assert sorted(path.name for path in (home / "node").iterdir()) == ["node-key.json"]
+    assert names(home / "node") == files
+    assert names(home) == ["node"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "no json", '{"version": 3}', '{"version": 3, "crypto": {}}'])

@@ -1,0 +1,18 @@
+"""What the tests of the runtime's files start from."""
+
+from pathlib import Path
+
+import pytest
+
+from p2pnode.signer_log import create_signer_log
+from tests.unit.p2pnode.signer_key import NODE
+
+
+@pytest.fixture
+def keystore(tmp_path: Path) -> Path:
+    """The file of a key that has a signer log."""
+    path = tmp_path / "node" / "node-key.json"
+    path.parent.mkdir()
+    path.touch()
+    create_signer_log(path, NODE)
+    return path
