@@ -51,6 +51,7 @@ class Signer:
         """A key whose log was lost signs nothing before this epoch."""
         self._domain = domain
         self._sign = sign
+        self._from_epoch = 0
         self._slots: dict[tuple[int, int, StatementKind], Statement] = {}
         self._batches: dict[tuple[int, int], tuple[Digest, Signature]] = {}
         for name, value in (records or {}).items():
@@ -70,7 +71,7 @@ class Signer:
         signature = self._sign(statement_digest(self._domain, kind, epoch, height, header))
         statement = Statement(kind, epoch, height, header, signature)
         self._slots[epoch, height, kind] = statement
-        return Signed(statement, ((_statement_key(kind, epoch, height), bytes(header) + signature),))
+        return Signed(statement, ((statement_key(kind, epoch, height), bytes(header) + signature),))
 
     def silence(self, before_epoch: int) -> tuple[Record, ...]:
         """The log is lost: sign nothing of an earlier epoch than this. Spec: [SIGNER-LOST.1]"""
@@ -89,8 +90,9 @@ class Signer:
             yield self._slots[slot]
 
     def lacks(self, statement: Statement) -> bool:
-        """Whether a valid statement of this key is not in the log: then the log is lost."""
-        return self.signed(statement.kind, statement.epoch, statement.height) is None
+        """Whether a valid statement of this key is not in the log: then the log is lost. Nothing is said of epochs
+        that were forgotten."""
+        return statement.epoch >= self._from_epoch and self.signed(statement.kind, statement.epoch, statement.height) is None
 
     def sign_batch(self, home_epoch: int, content: bytes) -> tuple[SignedBatch, tuple[Record, ...]] | None:
         """Sign the next batch of a home epoch; None where nothing may be signed."""
@@ -102,7 +104,7 @@ class Signer:
         digest = typed_digest(self._domain, batch)
         signature = self._sign(digest)
         self._batches[home_epoch, number] = (digest, signature)
-        return SignedBatch(batch, signature, content), ((_batch_key(home_epoch, number), digest + signature),)
+        return SignedBatch(batch, signature, content), ((batch_key(home_epoch, number), digest + signature),)
 
     def last_batch(self, home_epoch: int) -> int:
         """The number of the last batch; 0 before the first."""
@@ -110,10 +112,12 @@ class Signer:
 
     def lacks_batch(self, batch: Batch) -> bool:
         """Whether a valid batch of this key is not in the log."""
-        return (batch.home_epoch, batch.number) not in self._batches
+        numbered = (batch.home_epoch, batch.number)
+        return batch.home_epoch >= self._from_epoch and numbered not in self._batches
 
     def forget(self, before_epoch: int) -> None:
         """Drop closed epochs from memory: nothing of them is ever asked for again, the file keeps them."""
+        self._from_epoch = max(self._from_epoch, before_epoch)
         self._slots = {slot: statement for slot, statement in self._slots.items() if slot[0] >= before_epoch}
         self._batches = {name: signed for name, signed in self._batches.items() if name[0] >= before_epoch}
 
@@ -129,9 +133,11 @@ class Signer:
             self._batches[numbered] = (Digest(value[:32]), Signature(value[32:]))
 
 
-def _statement_key(kind: StatementKind, epoch: int, height: int) -> bytes:
+def statement_key(kind: StatementKind, epoch: int, height: int) -> bytes:
+    """The record of a statement."""
     return STATEMENT + epoch.to_bytes(8, "big") + height.to_bytes(8, "big") + bytes([kind])
 
 
-def _batch_key(home_epoch: int, number: int) -> bytes:
+def batch_key(home_epoch: int, number: int) -> bytes:
+    """The record of a batch."""
     return BATCH + home_epoch.to_bytes(8, "big") + number.to_bytes(8, "big")

@@ -122,14 +122,16 @@ class Simplex:
         place = self._place_of(statement)
         if place != self.committee.leader(statement.height):
             raise CommitteeError(f"member {place} does not lead height {statement.height}")
+        carried = [*message.nullifications, *([message.parent] if message.parent else [])]
+        for certificate in carried:
+            # All of them before any is taken: what a good one led to would be lost with the refusal of a bad one.
+            self._check(certificate)
         effects = self._add(statement, place)
         tally = self._tally(statement.height)
-        if tally.proposal is None and statement.height >= self.height:
-            tally.proposal = message
-        first = tally.said(StatementKind.PROPOSAL, place)
-        if first is not None and first.header == statement.header:
+        if self.proposed(statement.height) == statement.header:
             self.tree.add_block(statement.header, header, message.body)
-        carried = [*message.nullifications, *([message.parent] if message.parent else [])]
+            if tally.proposal is None and statement.height >= self.height:
+                tally.proposal = message
         for certificate in sorted(carried, key=lambda certificate: certificate.height):
             effects += self._take(certificate, None, now_ms)
         return effects + self._pump(now_ms)
@@ -149,6 +151,7 @@ class Simplex:
         if message.certificate.epoch != self.committee.epoch:
             return []
         check_certified(self._rules.domain, message)
+        self._check(message.certificate)
         return self._take(message.certificate, message.header, now_ms) + self._pump(now_ms)
 
     def on_offer(self, signed: SignedBatch, now_ms: int) -> list[object]:
@@ -175,6 +178,7 @@ class Simplex:
         effects: list[object] = []
         if block.certificate is not None:
             check_certified(self._rules.domain, Certified(block.certificate, header))
+            self._check(block.certificate)
             effects += self._take(block.certificate, header, now_ms)
         if self.tree.names(digest, header.height) or self.proposed(header.height) == digest:
             self.tree.add_block(digest, header, block.body)
@@ -199,12 +203,11 @@ class Simplex:
         if self.closed or self.me is None:
             return None
         times = [self._notarized_ms + self._params.heartbeat_ms]
-        if self.timer_ms is not None:
-            times.append(self.timer_ms)
         if self.leads() and self.signer.signed(StatementKind.PROPOSAL, self.committee.epoch, self.height) is None:
             times.append(self.entered_ms + self._params.block_interval_ms_min)
-        # What is past and could not be done waits for an event, or for the timer.
-        return min((at for at in times if at > self._looked_ms), default=None)
+        # What is past and could not be done waits for an event, or for the timer; that is never past unheard.
+        ahead = [at for at in times if at > self._looked_ms]
+        return min(ahead if self.timer_ms is None else [*ahead, self.timer_ms], default=None)
 
     # The rules
 
@@ -403,18 +406,20 @@ class Simplex:
         self.waiting.convicted.add(self.committee.members[place])
         return [*lost, Convicted(conflict)]
 
-    def _take(self, certificate: Certificate, header: Header | None, now_ms: int) -> list[object]:
+    def _check(self, certificate: Certificate) -> None:
+        """Raises CommitteeError or SignatureError for a certificate that neither is known nor holds."""
         if certificate.epoch != self.committee.epoch:
             raise CommitteeError("a certificate of another epoch")
-        new = not self.tree.knows(certificate.kind, certificate.height)
-        if new:
+        if not self.tree.knows(certificate.kind, certificate.height):
             verify_certificate(self._rules.domain, self.committee, certificate)
-            effects = [*self._contradictions(certificate), *self._hold(certificate, header, now_ms)]
-        else:
-            effects = []
-            if header is not None and self.tree.names(certificate.header, certificate.height):
-                self.tree.add_header(certificate.header, header)
-        return effects
+
+    def _take(self, certificate: Certificate, header: Header | None, now_ms: int) -> list[object]:
+        """A certificate that was checked."""
+        if not self.tree.knows(certificate.kind, certificate.height):
+            return [*self._contradictions(certificate), *self._hold(certificate, header, now_ms)]
+        if header is not None and self.tree.names(certificate.header, certificate.height):
+            self.tree.add_header(certificate.header, header)
+        return []
 
     def _contradictions(self, certificate: Certificate) -> list[object]:
         tally = self.tallies.get(certificate.height)

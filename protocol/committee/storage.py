@@ -70,8 +70,10 @@ def settled_records(tree: Tree, certificate: Certificate) -> list[Record]:
     for name, header in tree.headers.items():
         if low < header.height <= high:
             records.append((open_block_key(header.epoch, header.height, name), None))
-    dropped = [held for held in tree.certificates(above=low) if held.height <= high]
-    return records + [(open_certificate_key(held), None) for held in dropped]
+    epoch = tree.base.header.epoch
+    records += [(open_block_key(epoch, height, name), None) for height, name in tree.dropped]
+    passed = [held for held in tree.certificates(above=low) if held.height <= high]
+    return records + [(open_certificate_key(held), None) for held in passed]
 
 
 def unpack_block(data: bytes) -> Block:

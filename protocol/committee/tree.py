@@ -33,6 +33,8 @@ class Tree:
         """Of blocks that are not executed yet."""
         self.final: Certificate | None = None
         """The latest finalization held; None at the start of an epoch."""
+        self.dropped: list[tuple[int, bytes]] = []
+        """Blocks that are still on disk, until the next one is final."""
         self._states: dict[bytes, Any] = {base.digest: base.state}
         self._invalid: dict[bytes, str] = {}
 
@@ -178,6 +180,7 @@ class Tree:
         state = self.state_after(certificate.header)
         self.base = Base(path[0], Digest(certificate.header), state)
         self._prune()
+        self.dropped.clear()
         return path[::-1]
 
     def _prune(self) -> None:
@@ -194,6 +197,7 @@ class Tree:
         """Forget the bodies that no certificate names, of heights long left: they come by sync if they must."""
         for digest, header in list(self.headers.items()):
             if self.base.header.height < header.height < below and not self.names(digest, header.height):
+                self.dropped.append((header.height, digest))
                 for known in (self.headers, self.bodies, self._states, self._invalid):
                     known.pop(digest, None)
 
