@@ -21,6 +21,8 @@ Home = tuple[int, bytes]
 BATCHES_MAX = 4_096
 BATCH_BYTES = 256
 """More than a batch takes beside its content."""
+FRAME_BYTES = 8
+"""More than a cut takes beside its batches."""
 
 
 class Cut(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ def content_bytes_max(params: Params) -> int:
 def share_bytes(params: Params, state: LedgerState) -> int:
     """How many bytes of a body each oracle has, whether it uses them or not."""
     oracles = {member for members in state.homes.values() for member in members}
-    return params.block_bytes_max // max(1, len(oracles))
+    return (params.block_bytes_max - FRAME_BYTES) // max(1, len(oracles))
 
 
 def pack_cut(params: Params, state: LedgerState, offered: Iterable[SignedBatch]) -> bytes:

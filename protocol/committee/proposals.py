@@ -48,6 +48,12 @@ def _certificates(tree: Tree, header: Header) -> tuple[Certificate | None, tuple
     return tree.certified(header.parent, parent.height), tuple(held[:NULLIFICATIONS_MAX])
 
 
+def not_nullified(tree: Tree, parent: Header, header: Header) -> int | None:
+    """The lowest height between a block and its parent of which no nullification is here; None if all are."""
+    between = range(parent.height + 1, header.height)
+    return next((height for height in between if height not in tree.nullifications), None)
+
+
 def objection(tree: Tree, waiting: Waiting, params: Params, proposed: Propose, entered_ms: int) -> str | None:
     """Why a member does not vote for a block, or does not yet; None if it may. Spec: [SIMPLEX-VOTE.1] [CUT-FAIR.1]
 
@@ -61,9 +67,9 @@ def objection(tree: Tree, waiting: Waiting, params: Params, proposed: Propose, e
         return "its parent is not below it"
     if header.parent != tree.base.digest and tree.certified(header.parent, parent.height) is None:
         return "its parent is not notarized"
-    for height in range(parent.height + 1, header.height):
-        if height not in tree.nullifications:
-            return f"height {height} between its parent and it is not nullified"
+    height = not_nullified(tree, parent, header)
+    if height is not None:
+        return f"height {height} between its parent and it is not nullified"
     if len(proposed.body) > params.block_bytes_max:
         return "its body is too large"
     try:

@@ -90,9 +90,9 @@ class Signer:
             yield self._slots[slot]
 
     def lacks(self, statement: Statement) -> bool:
-        """Whether a valid statement of this key is not in the log: then the log is lost. Nothing is said of epochs
-        that were forgotten."""
-        return statement.epoch >= self._from_epoch and self.signed(statement.kind, statement.epoch, statement.height) is None
+        """Whether a valid statement of this key is not in the log: then the log is lost."""
+        slot = (statement.epoch, statement.height, statement.kind)
+        return self._remembers(statement.epoch) and slot not in self._slots
 
     def sign_batch(self, home_epoch: int, content: bytes) -> tuple[SignedBatch, tuple[Record, ...]] | None:
         """Sign the next batch of a home epoch; None where nothing may be signed."""
@@ -112,14 +112,18 @@ class Signer:
 
     def lacks_batch(self, batch: Batch) -> bool:
         """Whether a valid batch of this key is not in the log."""
-        numbered = (batch.home_epoch, batch.number)
-        return batch.home_epoch >= self._from_epoch and numbered not in self._batches
+        return self._remembers(batch.home_epoch) and (batch.home_epoch, batch.number) not in self._batches
 
     def forget(self, before_epoch: int) -> None:
         """Drop closed epochs from memory: nothing of them is ever asked for again, the file keeps them."""
         self._from_epoch = max(self._from_epoch, before_epoch)
         self._slots = {slot: statement for slot, statement in self._slots.items() if slot[0] >= before_epoch}
         self._batches = {name: signed for name, signed in self._batches.items() if name[0] >= before_epoch}
+
+    def _remembers(self, epoch: int) -> bool:
+        """Whether what is not here of an epoch shows a loss: not if it was forgotten, nor if the loss is known. Or
+        whoever kept an old statement could silence its signer for ever."""
+        return epoch >= max(self._from_epoch, self.silent_before_epoch)
 
     def _load(self, name: bytes, value: bytes) -> None:
         if name.startswith(STATEMENT):

@@ -97,7 +97,7 @@ class Simplex:
         for certificate in certificates:
             self.tree.add_certificate(certificate)
         for block in blocks:
-            self.tree.add_block(self._digest_of(block), block.header, block.body)
+            self.tree.add_block(header_digest(self._rules.domain, block.header), block.header, block.body)
         certified = [certificate.height for certificate in certificates]
         self._enter(1 + max([self.tree.final_height, *certified]), now_ms)
         if self.me is not None:
@@ -170,7 +170,7 @@ class Simplex:
 
         Spec: [SYNC-CHECK.1]
         """
-        header, digest = block.header, self._digest_of(block)
+        header, digest = block.header, header_digest(self._rules.domain, block.header)
         if header.epoch != self.committee.epoch or header.height <= self.tree.base.header.height:
             return []
         if keccak(block.body) != header.body or len(block.body) > self._params.block_bytes_max:
@@ -182,7 +182,7 @@ class Simplex:
             effects += self._take(block.certificate, header, now_ms)
         if self.tree.names(digest, header.height) or self.proposed(header.height) == digest:
             self.tree.add_block(digest, header, block.body)
-            effects.append(self._persist(self._block_record(digest)))
+            effects.append(self._persist(storage.block_record(self.tree, digest)))
         tally = self._tally(header.height) if header.height == self.height else None
         if tally is not None and tally.proposal is None and self.proposed(header.height) == digest:
             said = tally.said(StatementKind.PROPOSAL, self.committee.leader(header.height))
@@ -263,9 +263,8 @@ class Simplex:
             return []
         if objection(self.tree, self.waiting, self._params, proposed, self.entered_ms) is not None:
             return []
-        return self._say(
-            StatementKind.VOTE, proposed.statement.header, self.height, self._block_record(proposed.statement.header)
-        )
+        digest = proposed.statement.header
+        return self._say(StatementKind.VOTE, digest, self.height, storage.block_record(self.tree, digest))
 
     def _propose(self, now_ms: int) -> list[object]:
         if not self.leads() or not self._may_say(StatementKind.PROPOSAL) or not self._wants_block(now_ms):
@@ -282,7 +281,7 @@ class Simplex:
         self.tree.add_block(digest, made.header, made.body)
         message = Propose(signed.statement, made.header, made.body, made.parent, made.nullifications)
         self._tally(self.height).proposal = message
-        durable = self._persist(self._block_record(digest), *signed.records)
+        durable = self._persist(storage.block_record(self.tree, digest), *signed.records)
         return [durable, ToMembers(message), *self._add(signed.statement, self.committee.leader(self.height))]
 
     def _settle(self) -> list[object]:
@@ -381,7 +380,8 @@ class Simplex:
         return self.me is not None and self.committee.leader(self.height) == self.me
 
     def _in_reach(self, height: int, ahead: int) -> bool:
-        return self.tree.final_height < height <= self.height + ahead
+        lowest = max(self.tree.final_height, self.height - self._params.heights_ahead_max)
+        return lowest < height <= self.height + ahead
 
     def _tally(self, height: int) -> Tally:
         return self.tallies.setdefault(height, Tally())
@@ -438,17 +438,11 @@ class Simplex:
         named = certificate.kind is not CertificateKind.NULLIFICATION
         return Certified(certificate, self.tree.headers.get(certificate.header) if named else None)
 
-    def _digest_of(self, block: Block) -> bytes:
-        return header_digest(self._rules.domain, block.header)
-
     def proposed(self, height: int) -> bytes | None:
         """The digest that the leader of a height proposed first, if it is known."""
         tally = self.tallies.get(height)
         said = None if tally is None else tally.said(StatementKind.PROPOSAL, self.committee.leader(height))
         return None if said is None else said.header
-
-    def _block_record(self, digest: bytes) -> storage.Record:
-        return storage.block_record(self.tree, digest)
 
     def _persist(self, *records: storage.Record) -> Persist:
         return Persist(COMMITTEE, records, vital=False)

@@ -13,10 +13,11 @@ from msgspec import Meta
 from protocol.committee.tree import Tree
 from protocol.core.codec import pack, unpack
 from protocol.core.signing import U64, Bytes20
-from protocol.messages.committee import Block, Certificate, Certified, Header
+from protocol.messages.committee import Block, Certificate, Certified, Header, SignedBatch
 
 OPEN_BLOCK = b"open/block/"
 OPEN_CERTIFICATE = b"open/certificate/"
+OPEN_BATCH = b"open/batch/"
 CHAIN = b"chain/"
 STATE = b"state"
 
@@ -44,6 +45,11 @@ def open_block_key(epoch: int, height: int, digest: bytes) -> bytes:
 def open_certificate_key(certificate: Certificate) -> bytes:
     """Of a certificate above the finalized chain's end."""
     return OPEN_CERTIFICATE + _slot(certificate.epoch, certificate.height) + bytes([certificate.kind])
+
+
+def open_batch_key(signed: SignedBatch) -> bytes:
+    """Of a batch of this node that is not final."""
+    return OPEN_BATCH + _slot(signed.batch.home_epoch, signed.batch.number)
 
 
 def chain_key(epoch: int, height: int) -> bytes:
@@ -84,6 +90,11 @@ def unpack_block(data: bytes) -> Block:
 def unpack_certificate(data: bytes) -> Certificate:
     """Raises DecodeError."""
     return unpack(Certificate, data, limit_bytes=RECORD_BYTES_MAX)
+
+
+def unpack_batch(data: bytes) -> SignedBatch:
+    """Raises DecodeError."""
+    return unpack(SignedBatch, data, limit_bytes=RECORD_BYTES_MAX)
 
 
 def unpack_state(data: bytes) -> StoredState:

@@ -119,6 +119,15 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class SendAll:
+    """Send one message on several channels: one effect, however many there are."""
+
+    channels: tuple[Channel, ...]
+    message: Message
+    key: Key = NO_KEY
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close a channel after what was sent on it; no ChannelClosed follows."""
 
@@ -174,7 +183,7 @@ CommonEvent = (
     | DeadlineReached
     | PersistFailed
 )
-CommonEffect = Open | Send | Close | Publish | Learn | Persist | Note
+CommonEffect = Open | Send | SendAll | Close | Publish | Learn | Persist | Note
 
 
 class Machine(Protocol):

@@ -1,4 +1,4 @@
-"""What an operator wants to see of the last blocks: who led, what came in, how long it took."""
+"""What an operator wants to see: who led the last blocks and how long they took, and who of the members speaks."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -41,3 +41,35 @@ class History:
             leader = committee.members[committee.leader(header.height)]
             empty = header.body == EMPTY_BODY
             self.blocks.append(Seen(header.epoch, header.height, leader, header.results_count, empty, now_ms, gap_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The last that a member said on its link."""
+
+    epoch: int
+    height: int
+    """The highest it spoke of in this epoch."""
+    at_ms: int
+
+
+class Presence:
+    """When the members were heard last, and where they were."""
+
+    def __init__(self) -> None:
+        self._heard: dict[NodeId, Heard] = {}
+
+    def heard(self, member: NodeId, epoch: int, height: int, now_ms: int) -> None:
+        """A member spoke of a height."""
+        before = self._heard.get(member)
+        if before is not None and (before.epoch, before.height) > (epoch, height):
+            epoch, height = before.epoch, before.height
+        self._heard[member] = Heard(epoch, height, now_ms)
+
+    def of(self, member: NodeId) -> Heard | None:
+        """None if it was never heard."""
+        return self._heard.get(member)
+
+    def keep(self, members: tuple[NodeId, ...]) -> None:
+        """Forget all others."""
+        self._heard = {member: heard for member, heard in self._heard.items() if member in members}

@@ -6,7 +6,7 @@ from protocol.committee.effects import COMMITTEE
 from protocol.core.codec import Message
 from protocol.core.deadlines import Deadlines
 from protocol.core.ids import NodeId
-from protocol.core.machine import Channel, ChannelNumbers, Close, Open, Send
+from protocol.core.machine import Channel, ChannelNumbers, Close, Open, Send, SendAll
 
 RETRY_MS_MIN = 250
 RETRY_MS_MAX = 8_000
@@ -18,6 +18,7 @@ class Links:
     def __init__(self, numbers: ChannelNumbers) -> None:
         self._numbers = numbers
         self._members: tuple[NodeId, ...] = ()
+        self._guests: frozenset[NodeId] = frozenset()
         self._out: dict[NodeId, Channel] = {}
         self._peers: dict[Channel, NodeId] = {}
         self._in: dict[NodeId, Channel] = {}
@@ -28,18 +29,19 @@ class Links:
         """When a broken link is to be opened again."""
         return self._retries.next()
 
-    def aim(self, members: Iterable[NodeId], now_ms: int) -> list[object]:
-        """Keep links to these members, and to nobody else."""
-        self._members = tuple(members)
+    def aim(self, members: Iterable[NodeId], guests: Iterable[NodeId], now_ms: int) -> list[object]:
+        """Keep links to these members, and to nobody else; these and ``guests`` may open one to this node."""
+        before, self._members = self._members, tuple(members)
+        self._guests = frozenset(guests)
         effects: list[object] = []
         for peer in [peer for peer in self._out if peer not in self._members]:
             effects.append(Close(self._drop_out(peer), COMMITTEE))
-        for peer in [peer for peer in self._in if peer not in self._members]:
+        for peer in [peer for peer in self._in if not self._welcome(peer)]:
             channel = self._in.pop(peer)
             del self._peers[channel]
             effects.append(Close(channel, COMMITTEE))
         for peer in self._members:
-            if peer not in self._out:
+            if peer not in self._out and peer not in before:
                 self._retries.set(peer, now_ms)
         return effects
 
@@ -55,13 +57,17 @@ class Links:
         return [Open(channel, peer, "member", COMMITTEE)]
 
     def hurry(self, peer: NodeId, now_ms: int) -> None:
-        """A member can be reached again: do not wait for the next try."""
+        """A member can be reached again: do not wait for the next try, nor long if the one under way fails.
+
+        A node is connected before it serves streams, so a try at that moment may fail.
+        """
+        self._delays_ms.pop(peer, None)
         if peer in self._members and peer not in self._out:
             self._retries.set(peer, now_ms)
 
     def accept(self, channel: Channel, peer: NodeId) -> list[object]:
-        """A member opened a stream to us; it takes the place of its last one. Others are turned away."""
-        if peer not in self._members:
+        """A member or guest opened a stream to us; it takes the place of its last one. Others are turned away."""
+        if not self._welcome(peer):
             return [Close(channel)]
         effects: list[object] = []
         if peer in self._in:
@@ -109,7 +115,8 @@ class Links:
 
     def send_all(self, message: Message) -> list[object]:
         """Send to every member whose link stands."""
-        return [Send(channel, message, key=COMMITTEE) for channel in self._out.values()]
+        channels = tuple(self._out.values())
+        return [SendAll(channels, message, COMMITTEE)] if channels else []
 
     def up(self, peer: NodeId) -> bool:
         """Whether both directions stand."""
@@ -118,6 +125,9 @@ class Links:
     def broken(self) -> bool:
         """Whether any link is down."""
         return any(not self.up(peer) for peer in self._members)
+
+    def _welcome(self, peer: NodeId) -> bool:
+        return peer in self._members or peer in self._guests
 
     def _drop_out(self, peer: NodeId) -> Channel:
         channel = self._out.pop(peer)

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.committee import storage
-from protocol.committee.cut import content_bytes_max
 from protocol.committee.effects import COMMITTEE, Closed, Convicted, LogLost, Settled, ToMembers
 from protocol.committee.epochs import Epochs
-from protocol.committee.evidence import Evidence, convict, evidence_id
+from protocol.committee.evidence import Evidence
 from protocol.committee.payload import Payload
 from protocol.committee.repeats import resend
 from protocol.committee.signer import Signer
@@ -39,6 +38,7 @@ from protocol.core.machine import (
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
 from protocol.messages.committee import (
+    Certificate,
     Certified,
     CommitteeNews,
     Offer,
@@ -51,8 +51,10 @@ from protocol.messages.committee import (
     SyncRequest,
 )
 from protocol.messages.envelope import seal
+from protocol.roles.oracle.aims import aims
 from protocol.roles.oracle.events import Include
-from protocol.roles.oracle.history import History
+from protocol.roles.oracle.history import History, Presence
+from protocol.roles.oracle.kept import KeptBatches, refusal
 from protocol.roles.oracle.links import Links
 from protocol.roles.oracle.news import News
 from protocol.roles.oracle.starting import Starting, recall
@@ -90,7 +92,10 @@ class OracleMachine:
         waiting = Waiting(domain, params)
         self._epochs = Epochs(Rules(domain, params), settings.payload, settings.signer, waiting, settings.members)
         self.simplex, self._closing = self._epochs.resume(_records(settings.load), now_ms)
+        self._kept = KeptBatches(settings.load, settings.signer)
+        self._kept.offer(waiting, self.simplex.tree.base.state, now_ms)
         self.history = History()
+        self.presence = Presence()
         self.links = Links(self._numbers)
         self.news = News(self.me)
         self._syncing = Syncing(self._numbers, params)
@@ -99,7 +104,7 @@ class OracleMachine:
         self._deadlines: Deadlines[str] = Deadlines()
         self._deadlines.set("resend", now_ms + params.resend_interval_ms)
         self.disk_failed: str | None = None
-        self.links.aim(self._others(), now_ms)
+        self._aim(now_ms)
 
     @property
     def member(self) -> bool:
@@ -143,7 +148,9 @@ class OracleMachine:
             case GossipReceived(message=CommitteeNews() as news):
                 return self._heard(news, now_ms)
             case ChannelOpened(protocol="member"):
-                return self.links.accept(event.channel, event.peer)
+                effects = self.links.accept(event.channel, event.peer)
+                self.links.hurry(event.peer, now_ms)
+                return [*effects, *self._open_links(now_ms)]
             case ChannelOpened():
                 return self._serve(event.channel, event.peer)
             case ChannelClosed():
@@ -177,13 +184,13 @@ class OracleMachine:
         simplex = self.simplex
         match message:
             case Propose():
-                self._noticed(peer, message.statement.epoch)
+                self._spoke(peer, message.statement, now_ms)
                 return self._run(simplex.on_propose(message, now_ms), now_ms)
             case State():
-                self._noticed(peer, message.statement.epoch)
+                self._spoke(peer, message.statement, now_ms)
                 return self._run(simplex.on_statement(message.statement, now_ms), now_ms)
             case Certified():
-                self._noticed(peer, message.certificate.epoch)
+                self._spoke(peer, message.certificate, now_ms)
                 return self._run(simplex.on_certified(message, now_ms), now_ms)
             case Offer():
                 return self._run(simplex.on_offer(message.signed, now_ms), now_ms)
@@ -192,6 +199,10 @@ class OracleMachine:
             case Recalled():
                 return self._recalled(peer, message, now_ms)
         raise RemoteProtocolError(f"{type(message).__name__} does not belong on a member's stream")
+
+    def _spoke(self, peer: NodeId, said: Statement | Certificate, now_ms: int) -> None:
+        self.presence.heard(peer, said.epoch, said.height, now_ms)
+        self._noticed(peer, said.epoch)
 
     def _noticed(self, peer: NodeId, epoch: int) -> None:
         """A member that speaks of a later epoch is ahead: there is something to catch up on."""
@@ -227,7 +238,7 @@ class OracleMachine:
         self.disk_failed = reason
         self.signer.ready = False
         # What is in memory may hold signatures that never became durable: nothing of it may leave any more.
-        return [*self.links.aim((), now_ms), Note("oracle.disk-failed", (("why", reason),))]
+        return [*self._aim(now_ms), Note("oracle.disk-failed", (("why", reason),))]
 
     # What consensus asks for
 
@@ -258,14 +269,18 @@ class OracleMachine:
         leads = self.simplex.committee.leader(effect.certificate.height) == self.simplex.me
         told = self._tell(now_ms) if leads else []
         last = effect.headers[-1]
-        return [Note("oracle.final", (("epoch", last.epoch), ("height", last.height)), COMMITTEE), *told]
+        dropped = self._kept.settle(self.simplex.tree.base.state)
+        durable = [Persist(COMMITTEE, tuple(dropped), vital=False)] if dropped else []
+        note = Note("oracle.final", (("epoch", last.epoch), ("height", last.height)), COMMITTEE)
+        return [*durable, *self._aim(now_ms), note, *told]
 
     def _turn(self, now_ms: int) -> list[object]:
         """The next epoch begins. Spec: [EPOCH-HANDOVER.1]"""
         self.simplex, self._closing, durable = self._epochs.next(self.simplex, now_ms)
         epoch = self.simplex.committee.epoch
         self.signer.forget(epoch - 2)
-        effects = [*durable, *self.links.aim(self._others(), now_ms), *self._open_links(now_ms)]
+        self.presence.keep(self.simplex.committee.members)
+        effects = [*durable, *self._aim(now_ms), *self._open_links(now_ms)]
         if not self._starting.done:
             self._starting.again()
             effects += self.links.send_all(Recall(epoch))
@@ -273,23 +288,22 @@ class OracleMachine:
         return effects + self._run(self.simplex.on_time(now_ms), now_ms)
 
     def _convicted(self, conflict: Evidence) -> list[object]:
-        try:
-            convicted = convict(self._domain, conflict)
-        except RemoteProtocolError:
-            return []
-        if not self.news.conflict(conflict, evidence_id(self._domain, convicted, conflict)):
+        convicted = self.news.conflict(self._domain, conflict, self.simplex.tree.base.state.homes)
+        if convicted is None:
             return []
         self.simplex.waiting.convicted.add(convicted)
         self._deadlines.set("news", 0)
         return [Note("oracle.evidence", (("against", convicted.hex()), ("kind", type(conflict).__name__)))]
 
     def _include(self, content: bytes, now_ms: int) -> list[object]:
-        fits = len(content) <= content_bytes_max(self._params)
-        made = self.signer.sign_batch(self.simplex.committee.epoch, content) if self.member and fits else None
+        epoch, final = self.simplex.committee.epoch, self.simplex.tree.base.state
+        refused = refusal(self.signer, self._params, epoch, final, content) if self.member else self.signing
+        made = self.signer.sign_batch(epoch, content) if refused is None else None
         if made is None:
-            return [Note("oracle.not-included", (("why", self.signing if fits else "too large for a batch"),))]
+            return [Note("oracle.not-included", (("why", refused or self.signing),))]
         signed, records = made
-        return [Persist(COMMITTEE, records, vital=False), *self._run(self.simplex.on_offer(signed, now_ms), now_ms)]
+        durable = Persist(COMMITTEE, (self._kept.keep(signed), *records), vital=False)
+        return [durable, *self._run(self.simplex.on_offer(signed, now_ms), now_ms)]
 
     # Time
 
@@ -303,7 +317,7 @@ class OracleMachine:
 
     def _resend(self, now_ms: int) -> list[object]:
         self._deadlines.set("resend", now_ms + self._params.resend_interval_ms)
-        effects = self._run(list(self._again()), now_ms)
+        effects = [effect for again in self._again() for effect in self.links.send_all(again.message)]
         statements: tuple[Statement, ...] = ()
         certified: tuple[Certified, ...] = ()
         if self.member and self.links.broken():
@@ -315,14 +329,11 @@ class OracleMachine:
 
     def _again(self) -> list[ToMembers]:
         """All that a member may have missed."""
+        told = [ToMembers(self._closing)] if self._closing is not None and self.simplex.tree.final is None else []
         if not self.member:
-            return []
-        effects = resend(self.simplex)
-        if self.simplex.tree.final is None and self._closing is not None:
-            effects.insert(0, ToMembers(self._closing))
-        if not self._starting.done:
-            effects.append(ToMembers(Recall(self.simplex.committee.epoch)))
-        return effects
+            return [*told, *(ToMembers(Offer(signed)) for signed in self._kept)]
+        asked = [] if self._starting.done else [ToMembers(Recall(self.simplex.committee.epoch))]
+        return [*told, *resend(self.simplex), *asked]
 
     def _open_links(self, now_ms: int) -> list[object]:
         """Open what is due, and tell each member at once what it may have missed."""
@@ -350,9 +361,12 @@ class OracleMachine:
         try:
             for certified in news.certified:
                 self._noticed(author, certified.certificate.epoch)
+                checked = certified.certificate.epoch == self.simplex.committee.epoch
                 effects += self._run(self.simplex.on_certified(certified, now_ms), now_ms)
-                self.news.heard(certified)
+                if checked:
+                    self.news.heard(certified)
             for statement in news.statements:
+                self._noticed(author, statement.epoch)
                 effects += self._run(self.simplex.on_statement(statement, now_ms), now_ms)
         except RemoteProtocolError as error:
             effects.append(_broke_rule(author, error))
@@ -376,7 +390,7 @@ class OracleMachine:
     def _received_elsewhere(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
         if self._served.pop(channel, None) is not None and isinstance(message, SyncRequest):
             return self._give_page(channel, message)
-        request = self._syncing.answered(channel)
+        request = self._syncing.answered(channel, now_ms)
         if request is not None and isinstance(message, SyncPage):
             return [Close(channel), *self._page(request, message, now_ms)]
         return [Close(channel)]
@@ -406,10 +420,10 @@ class OracleMachine:
 
     # Who and what
 
-    def _others(self) -> tuple[NodeId, ...]:
-        """Whom this node keeps links to: the other members, if it is one."""
-        members = self.simplex.committee.members if self.member else ()
-        return tuple(member for member in members if member != self.me)
+    def _aim(self, now_ms: int) -> list[object]:
+        if self.disk_failed is not None:
+            return self.links.aim((), (), now_ms)
+        return self.links.aim(*aims(self.simplex, self.me, self._closing, bool(self._kept)), now_ms)
 
     def _sources(self) -> tuple[NodeId, ...]:
         """Who may be asked for what is missing."""

@@ -1,8 +1,13 @@
 """What an oracle tells everybody by gossip: finalized headers, evidence, and its own word where a link is broken."""
 
-from protocol.committee.evidence import Evidence
+from collections.abc import Mapping
+
+from protocol.committee.evidence import Evidence, convict, evidence_id
+from protocol.core.errors import EvidenceError
 from protocol.core.ids import NodeId
+from protocol.core.signing import Domain
 from protocol.messages.committee import (
+    CertificateKind,
     Certified,
     CommitteeNews,
     ConflictingBatches,
@@ -12,7 +17,9 @@ from protocol.messages.committee import (
 )
 
 EVIDENCE_MAX = 1_024
-"""Pieces remembered, so that each is told once."""
+"""Pieces remembered, so that each is told once, before those of nodes that may be anybody's throwaway keys are not."""
+EVIDENCE_OF_NODE_MAX = 4
+"""Pieces told of one node. One is enough, and who signs thousands is not to crowd out the others'."""
 STATEMENTS_TOLD_MAX = 32
 INTERVAL_MS = 500
 """Between two messages of one member: the topic's budget is the whole network's."""
@@ -30,24 +37,35 @@ class News:
         self._final: Certified | None = None
         self._conflicts: list[Evidence] = []
         self._known: dict[bytes, None] = {}
+        self._of_node: dict[NodeId, int] = {}
         self._next_ms = 0
 
     def heard(self, certified: Certified) -> None:
-        """Somebody told of a finalization: it need not be told again."""
+        """Somebody told of a valid certificate: a finalization need not be told again."""
         certificate = certified.certificate
-        self._told = max(self._told, (certificate.epoch, certificate.height))
+        if certificate.kind is CertificateKind.FINALIZATION:
+            self._told = max(self._told, (certificate.epoch, certificate.height))
 
     def final(self, certified: Certified) -> None:
         """A finalization to tell."""
         self._final = certified
 
-    def conflict(self, conflict: Evidence, identity: bytes) -> bool:
-        """Evidence to tell; False if it is known."""
-        if identity in self._known or len(self._known) >= EVIDENCE_MAX:
-            return False
+    def conflict(self, domain: Domain, conflict: Evidence, homes: Mapping[int, tuple[NodeId, ...]]) -> NodeId | None:
+        """Whom evidence convicts, if it is new; it will be told. ``homes`` are the oracles by epoch: what anybody else
+        stated in their place counted nowhere, and convicts nobody here."""
+        try:
+            convicted = convict(domain, conflict)
+        except EvidenceError:
+            return None
+        identity, told = evidence_id(domain, convicted, conflict), self._of_node.get(convicted, 0)
+        oracle = any(convicted in members for members in homes.values())
+        room = oracle or (isinstance(conflict, ConflictingFrames) and len(self._known) < EVIDENCE_MAX)
+        if identity in self._known or told >= EVIDENCE_OF_NODE_MAX or not room:
+            return None
         self._known[identity] = None
+        self._of_node[convicted] = told + 1
         self._conflicts.append(conflict)
-        return True
+        return convicted
 
     @property
     def evidence(self) -> int:

@@ -16,7 +16,8 @@ from protocol.messages.committee import PAGE_BLOCKS_MAX, Block, Certificate, Syn
 PAGE_BYTES_MAX = 950_000
 """A page stays below the limit of its kind; a single block always fits."""
 ANSWER_TIMEOUT_DELTAS = 4
-"""A page is awaited this many Δ, then the next peer is asked."""
+"""A page is awaited this many Δ, then the next peer is asked, and given twice as long."""
+DOUBLINGS_MAX = 6
 SERVED_MAX = 64
 """Streams on which others may ask at once."""
 CLAIMS_MAX = 64
@@ -46,7 +47,9 @@ class Syncing:
         self._numbers = numbers
         self._params = params
         self._asked: _Asked | None = None
+        self._asked_ms = 0
         self._answer_by_ms: int | None = None
+        self._doublings = 0
         self._not_before_ms = 0
         self._waiting = False
         self._turn = 0
@@ -88,7 +91,8 @@ class Syncing:
         request = SyncRequest(epoch, first, last)
         channel = self._numbers.take()
         self._asked = _Asked(channel, peer, request)
-        self._answer_by_ms = now_ms + ANSWER_TIMEOUT_DELTAS * self._params.delta_ms
+        self._asked_ms = now_ms
+        self._answer_by_ms = now_ms + self._patience_ms()
         return [Open(channel, peer, "sync"), Send(channel, request)]
 
     def _missing(self, simplex: Simplex) -> tuple[int, int] | None:
@@ -98,12 +102,18 @@ class Syncing:
             return base + 1, base + PAGE_BLOCKS_MAX
         return wanted(simplex)
 
-    def answered(self, channel: Channel) -> SyncRequest | None:
+    def _patience_ms(self) -> int:
+        """Grows with every page that did not come in time, so that it outgrows any delay."""
+        return ANSWER_TIMEOUT_DELTAS * self._params.delta_ms << self._doublings
+
+    def answered(self, channel: Channel, now_ms: int) -> SyncRequest | None:
         """The question that a stream's page answers, if it was asked there; the stream is done with."""
         asked = self._asked
         if asked is None or asked.channel != channel:
             return None
         self._asked = None
+        if 4 * (now_ms - self._asked_ms) < self._patience_ms():
+            self._doublings = max(0, self._doublings - 1)
         return asked.request
 
     def judge(self, request: SyncRequest, page: SyncPage, progress: bool, now_ms: int) -> None:
@@ -122,6 +132,7 @@ class Syncing:
         if self._asked is None or self._answer_by_ms is None or now_ms < self._answer_by_ms:
             return []
         channel = self._asked.channel
+        self._doublings = min(DOUBLINGS_MAX, self._doublings + 1)
         self.lost(channel, now_ms)
         return [Close(channel)]
 

@@ -35,6 +35,8 @@ LeaseName = tuple[str, SessionId, Channel]
 ASKED_AT_ONCE_MAX = 2
 HURRY_SHARE = 4
 """A miner that has not answered in a quarter of its time is no longer waited for alone."""
+ASSIGNMENT_RECORDS = b"assignment/"
+"""What the names of the records of assignment numbers start with; the session's id follows."""
 TERM_NUMBERS = 1_024
 """Assignments of one router's term: the next router's numbers begin above all that it may have signed."""
 
@@ -108,7 +110,8 @@ class Leasing:
     def hurry(self, session: Session, channel: Channel, now_ms: int) -> list[object]:
         """A miner takes long to answer: the next one is asked beside it, and whoever grants first is taken."""
         ask = session.asks.get(channel)
-        if ask is None:
+        if ask is None or ask.lane in session.leases or ask.lane in session.granted:
+            # Somebody else was faster: nobody is waited for any more.
             return []
         beside = sum(other.lane == ask.lane for other in session.asks.values())
         return self.ask_next(session, ask.lane, now_ms) if beside < ASKED_AT_ONCE_MAX else []
@@ -283,4 +286,4 @@ def assignment_record(session: Session, number: int) -> tuple[bytes, bytes]:
 
 
 def _record_name(session: SessionId) -> bytes:
-    return b"assignment/" + session
+    return ASSIGNMENT_RECORDS + session

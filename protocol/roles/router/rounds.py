@@ -35,6 +35,7 @@ RoundName = tuple[str, SessionId]
 RETRY_MS_MIN = 100
 RETRY_MS_MAX = 2_000
 WIDENING_MAX = 16
+WINDOW_DOUBLINGS_MAX = 3
 WAKE_MS = 20
 """A released slot is announced this much later: its miner hears of the release first."""
 
@@ -53,7 +54,7 @@ class Rounds:
     pace: Pace
 
     def announce(self, session: Session, now_ms: int) -> list[object]:
-        """Start a round, now or when it is the session's turn to announce. Spec: [ANNOUNCE-PACE.1]"""
+        """Start a round, now or when it is the session's turn to announce. Spec: [ANNOUNCE-PACE.1] [ROUND-WINDOW.1]"""
         opening, ready_ms = session.opening, self.pace.ready_ms(now_ms)
         if ready_ms > now_ms:
             self.deadlines.set(("retry", session.id), ready_ms)
@@ -61,7 +62,9 @@ class Rounds:
         self.pace.take(now_ms)
         session.life.take(SessionFact.ANNOUNCED)
         session.tried.clear()
-        self.deadlines.set(("bids", session.id), now_ms + self.params.bid_window_ms)
+        # Where nobody bid in time, all may be too far away to.
+        window_ms = self.params.bid_window_ms << min(session.bidless, WINDOW_DOUBLINGS_MAX)
+        self.deadlines.set(("bids", session.id), now_ms + min(window_ms, self.params.announcement_lifetime_ms))
         announcement = Announcement(
             session=session.id,
             router=self.settings.node,
@@ -108,15 +111,19 @@ class Rounds:
         pool, fresh = self.pool(session), len(current.bids.keys() - session.lost.keys())
         good = max(self.params.bids_good, session.opening.lanes)
         wanted = max(1, min(good, pool - len(session.lost)))
-        return fresh >= wanted or len(current.bids) >= min(good, max(1, pool))
+        # Those that failed this session count only once everybody has bid: another may be sound, and on its way.
+        return fresh >= wanted or len(current.bids) >= max(1, pool)
 
     def close(self, session: Session, now_ms: int) -> None:
         """Fix the bid set and rank it: leases are asked for next, or another round follows."""
         current = session.round
+        waited = self.deadlines.at(("bids", session.id)) is None
         self.deadlines.clear(("bids", session.id))
         if current is None or not current.bids:
+            session.bidless += waited
             self.starve(session, now_ms)
             return
+        session.bidless = 0
         session.life.take(SessionFact.CLOSED)
         measurements = tuple(self._measurement(miner) for miner in current.bids)
         signed = tuple(signed for _, signed in current.bids.values())

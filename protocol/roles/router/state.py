@@ -225,6 +225,8 @@ class Session:
     life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
     widening: int = 0
     starved: int = 0
+    bidless: int = 0
+    """Rounds in a row in which nobody bid until the window closed."""
     round: Round | None = None
     """The auction that is open, or the one that gave the leases: its remaining candidates are the standbys."""
     asks: dict[Channel, Ask] = field(default_factory=dict)

@@ -159,7 +159,7 @@ def test_a_late_bid_belongs_to_the_round_that_took_it() -> None:
     (envelope,) = sent(effects, route.bidder)
     assert isinstance(envelope, Envelope)
     assert unseal(DOMAIN, envelope, BidReceipt)[0].announcement == round_of(again)
-    ready = grant(route, opening, client, route.wait(PARAMS.bid_window_ms))
+    ready = grant(route, opening, client, route.wait(2 * PARAMS.bid_window_ms))
     (told,) = explain(record_of(opening, ready)).assignments
     assert (told.announcement.widening, told.bids[0].bid.miner) == (1, MINER.node)
 

@@ -103,6 +103,22 @@ def test_a_miner_that_takes_long_to_answer_is_no_longer_waited_for_alone(late: s
 
 
 @pytest.mark.spec("LANES-FILL.1")
+def test_once_one_of_two_has_granted_nobody_is_asked_for_want_of_the_others_answer() -> None:
+    # Found by the simulator: the miner that had just begun was asked again, and let go of what it ran.
+    cast = Cast(1)
+    cast.wait(HURRY_MS)
+    first, second = cast.asked()
+    cast.wait(HURRY_MS - 1)
+    cast.grant(first)
+    cast.wait(HURRY_MS)
+    assert cast.asked() == [second]
+    cast.grant(second)
+    assert second.closed
+    assert cast.lanes() == [first.miner.node]
+    cast.leave()
+
+
+@pytest.mark.spec("LANES-FILL.1")
 def test_two_that_are_waited_for_are_followed_one_by_one() -> None:
     cast = Cast(1)
     cast.wait(HURRY_MS)

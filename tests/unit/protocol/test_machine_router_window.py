@@ -1,0 +1,50 @@
+"""How long a router waits for bids: longer, where nobody was near enough to bid in time. Found by the simulator."""
+
+from itertools import pairwise
+
+import pytest
+
+from protocol.core.machine import DeadlineReached, Open, Publish
+from protocol.roles.router.rounds import RETRY_MS_MAX, RETRY_MS_MIN, WINDOW_DOUBLINGS_MAX
+from tests.unit.protocol.machines import MINER, MINERS, PARAMS, of, opening_of
+from tests.unit.protocol.router_at_hand import Route
+
+WINDOW_MS = PARAMS.bid_window_ms
+
+
+@pytest.mark.spec("ROUND-WINDOW.1")
+def test_miners_that_are_too_far_away_for_the_window_are_waited_for_longer_the_next_time() -> None:
+    route, opening = Route(), opening_of()
+    route.open(route.client(), opening)
+    assert len(of(route.wait(WINDOW_MS + RETRY_MS_MIN), Publish)) == 1
+    assert of(route.wait(WINDOW_MS + 1), Publish) == []
+    route.bid(opening)
+    assert route.asked(route.wait(WINDOW_MS - 1))[1] == MINER.node
+
+
+@pytest.mark.spec("ROUND-WINDOW.1")
+def test_windows_double_with_each_round_in_vain_up_to_a_limit() -> None:
+    route, opening = Route(), opening_of()
+    route.open(route.client(), opening)
+    announced = [route.now_ms]
+    while len(announced) < 6:
+        at_ms = route.machine.next_deadline()
+        assert at_ms is not None
+        route.now_ms = at_ms
+        announced += [route.now_ms] * len(of(route.tell(DeadlineReached()), Publish))
+    pauses = [min(RETRY_MS_MIN << number, RETRY_MS_MAX) for number in range(5)]
+    rounds = [later - earlier for earlier, later in pairwise(announced)]
+    windows = [WINDOW_MS << min(number, WINDOW_DOUBLINGS_MAX) for number in range(5)]
+    assert [took - pause for took, pause in zip(rounds, pauses, strict=True)] == windows
+
+
+def test_a_round_does_not_close_on_bids_of_those_that_failed_the_session_while_others_may_be_sound() -> None:
+    # Found by a simulation: an order ended with engine_failed although two sound miners were free.
+    route, opening = Route(miners=len(MINERS)), opening_of()
+    route.open(route.client(), opening)
+    failed, sound = MINERS[: len(MINERS) - 1], MINERS[-1]
+    (session,) = route.machine._sessions.values()
+    session.lost.update(miner.node for miner in failed)
+    for miner in failed:
+        assert of(route.bid(opening, miner), Open) == []
+    assert route.asked(route.bid(opening, sound))[1] == sound.node
