@@ -7,7 +7,7 @@ peer, and for all of them together.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import trio
@@ -92,10 +92,19 @@ class Channels:
 
     def send(self, channel: Channel, message: Message, report: bool) -> None:
         """Send a message or queue it; one for a dead channel is dropped, one too many ends the channel."""
+        if channel in self._outboxes:
+            self._send_frame(channel, encode(message), report)
+
+    def send_all(self, channels: Sequence[Channel], message: Message) -> None:
+        """Send one message on several channels; it is encoded once."""
+        frame = encode(message) if channels else b""
+        for channel in channels:
+            self._send_frame(channel, frame, report=False)
+
+    def _send_frame(self, channel: Channel, frame: bytes, report: bool) -> None:
         outbox = self._outboxes.get(channel)
         if outbox is None or outbox.closing:
             return
-        frame = encode(message)
         if outbox.stream is not None and not outbox.frames:
             # No task is woken for what need not wait.
             try:

@@ -25,6 +25,7 @@ from p2pnode.setting import (
     name_or_path,
     nearest,
     number,
+    number_of,
     one_of,
     path,
     setting,
@@ -173,6 +174,12 @@ class TestnetSection:
 
     routers: int = field(default=1, metadata=setting(number(1, 4), "Routers, each a process of its own."))
     miners: int = field(default=3, metadata=setting(number(1, 16), "Miners, each a process of its own."))
+    oracles: int = field(
+        default=4,
+        metadata=setting(
+            number_of((0, 4, 7, 10, 13)), "Oracles, each a process of its own: 0, 4, 7, 10 or 13. 0: no committee."
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +224,13 @@ class NodeConfig:
                 hint="correct keys.password_file, or set P2PNODE_PASSWORD",
             ) from error
 
-    def require_available(self) -> None:
-        """Refuse what this build cannot run yet. Raises ConfigError."""
-        if "oracle" in self.node.roles:
+    def require_runnable(self) -> None:
+        """Refuse roles that this network has no use for. Raises ConfigError."""
+        if "oracle" in self.node.roles and not self.genesis().committee:
             raise ConfigError(
-                "role oracle is not in this build: answers reach the level 'committed', none is certified",
-                code="config/unavailable",
-                hint="run with --role router, --role miner or both",
+                f"role oracle needs a network with a committee, and the genesis {self.network.genesis} names none",
+                code="config/no-committee",
+                hint="set network.genesis to the file of a network with oracles; `p2pnode testnet up` makes one",
             )
 
 

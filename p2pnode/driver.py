@@ -20,6 +20,7 @@ from p2pnode.transport.seam import Gossip, PeerUp, Transport, TransportError, Ve
 from p2pnode.transport.unwrap import unwrapped
 from protocol import gossip
 from protocol.core.codec import encode
+from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.core.machine import (
@@ -35,8 +36,10 @@ from protocol.core.machine import (
     PeerConnected,
     PeerLost,
     Persist,
+    PersistFailed,
     Publish,
     Send,
+    SendAll,
 )
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ HELD_EFFECTS_MAX = 4_096
 
 
 class Records(Protocol):
-    """Where Persist goes: returns once the records are durable."""
+    """Where Persist goes: returns once the records are durable, or raises P2PNodeError."""
 
     async def persist(self, records: Sequence[tuple[bytes, bytes | None]]) -> None: ...
 
@@ -145,16 +148,36 @@ class Driver:
             self._perform(effect)
 
     async def _persist(self, effect: Persist) -> None:
+        """Work off what belongs to a key. What waits for the disk meanwhile becomes durable together, in one commit:
+        an effect may find more durable than it needs, never less, and a slow disk costs few commits."""
         waiting = self._held[effect.key]
-        assert self._records is not None
-        await self._records.persist(effect.records)
+        waiting.appendleft(effect)
         while waiting:
-            following = waiting.popleft()
-            if isinstance(following, Persist):
-                await self._records.persist(following.records)
-            else:
-                self._perform(following)
+            effects = list(waiting)
+            waiting.clear()
+            failure = await self._made_durable([each for each in effects if isinstance(each, Persist)])
+            if failure is not None:
+                del self._held[effect.key]
+                self.dispatch(PersistFailed(effect.key, failure))
+                return
+            for each in effects:
+                if not isinstance(each, Persist):
+                    self._perform(each)
         del self._held[effect.key]
+
+    async def _made_durable(self, effects: Sequence[Persist]) -> str | None:
+        """Write the records; why it failed, if the node can go on without them."""
+        records = [record for effect in effects for record in effect.records]
+        if not records:
+            return None
+        assert self._records is not None
+        try:
+            await self._records.persist(records)
+        except P2PNodeError as error:
+            if any(effect.vital for effect in effects):
+                raise
+            return str(error)
+        return None
 
     def _perform(self, effect: object) -> None:
         performer = self.performers.get(type(effect))
@@ -167,6 +190,8 @@ class Driver:
         match effect:
             case Send():
                 self._channels.send(effect.channel, effect.message, effect.report)
+            case SendAll():
+                self._channels.send_all(effect.channels, effect.message)
             case Open():
                 self._channels.open(effect.channel, effect.peer, effect.protocol)
             case Close():

@@ -13,13 +13,16 @@ from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.clock import Clock, open_clock
 from p2pnode.config import NodeConfig
 from p2pnode.control import SOCKET, serve_control
-from p2pnode.driver import Perform, open_driver
+from p2pnode.driver import Driver, Perform, Records, open_driver
 from p2pnode.engine.api import Engine, EngineConfig
 from p2pnode.engine.supervisor import open_engine
 from p2pnode.generation import Generations
-from p2pnode.identity import NodeKey, read_keystore, write_keystore
+from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore
 from p2pnode.models.store import ModelStore, StoredModel
-from p2pnode.records import load_kept_bids
+from p2pnode.oracle import INCLUDE, Oracle, make_machine
+from p2pnode.oracle_records import OracleRecords
+from p2pnode.records import load_kept_bids, stored_numbers
+from p2pnode.signer_log import SignerLog, open_signer_log
 from p2pnode.store import NodeStore, open_store
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.loopback import Loopback
@@ -27,17 +30,16 @@ from p2pnode.transport.seam import Transport
 from p2pnode.transport.unwrap import unwrapped
 from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
-from protocol.core.ids import Digest, ModelDigest, SessionId
+from protocol.core.ids import ModelDigest, SessionId
 from protocol.core.machine import Machine
 from protocol.core.params import Params
 from protocol.messages.adverts import ModelOffer, Role
 from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
 from protocol.roles.peer import PeerMachine, PeerSettings
-from protocol.roles.router import RouterMachine, RouterSettings
+from protocol.roles.router import ASSIGNMENT_RECORDS, RouterMachine, RouterSettings
 from protocol.session.adverts import AdvertBook
 
-SCRYPT_N_TESTNET = 1 << 14
-ROLES: tuple[Role, ...] = ("router", "miner")
+ROLES: tuple[Role, ...] = ("router", "miner", "oracle")
 
 OpenEngine = Callable[[EngineConfig], AbstractAsyncContextManager[Engine]]
 """Loads the model that a miner serves."""
@@ -60,6 +62,7 @@ class Node:
     book: AdvertBook
     router: RouterMachine | None
     miner: MinerMachine | None
+    oracle: Oracle | None
     started_ms: int
     clock: Clock
 
@@ -75,7 +78,20 @@ class Node:
             return self.status()
         if what == "peers":
             return {"peers": self.peers()}
-        raise P2PNodeError(f"unknown question {what!r}", code="control/unknown", hint="ask for status or peers")
+        if what in ("committee", "blocks") or what.startswith(INCLUDE):
+            return self._oracle_answer(what)
+        raise P2PNodeError(
+            f"unknown question {what[:64]!r}", code="control/unknown", hint="ask for status, peers, committee or blocks"
+        )
+
+    def _oracle_answer(self, what: str) -> Mapping[str, Any]:
+        if self.oracle is None:
+            raise P2PNodeError(
+                "this node is no oracle", code="control/no-oracle", hint="ask a node that runs with --role oracle"
+            )
+        if what == "committee":
+            return self.oracle.committee()
+        return {"blocks": self.oracle.blocks()} if what == "blocks" else self.oracle.include(what.removeprefix(INCLUDE))
 
     def status(self) -> dict[str, Any]:
         """What the node is and does now, in plain values."""
@@ -96,6 +112,8 @@ class Node:
         if self.miner is not None:
             free, total = self.miner.slots()
             status["miner"] = {"slots_free": free, "slots": total}
+        if self.oracle is not None:
+            status["oracle"] = self.oracle.status()
         status["models"] = [
             {"name": offer.manifest.name, "digest": offer.manifest.digest().hex(), "slots": offer.slots}
             for offer in self.book.models()
@@ -124,15 +142,19 @@ async def open_node(
 ) -> AsyncIterator[Node]:
     """Start a node and run it for as long as the block lasts.
 
-    Raises ConfigError, KeystoreError, StoreError, ModelStoreError, EngineError or TransportError, each saying what to
-    do; nothing is left behind but the node's folder.
+    Raises ConfigError, KeystoreError, SignerLogError, StoreError, ModelStoreError, EngineError or TransportError, each
+    saying what to do; nothing is left behind but the node's folder.
     """
-    config.require_available()
+    config.require_runnable()
     genesis = config.genesis()
     with unwrapped():
         async with AsyncExitStack() as stack:
             store = stack.enter_context(open_store(config.node.state_dir))
             key = await load_key(config)
+            log = None
+            if "oracle" in config.node.roles:
+                # Before the network is opened: a second node with this key would take the first one's place there.
+                log = stack.enter_context(open_signer_log(config.keys.keystore, key.node_id, genesis.network_id()))
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
             served = _Served({}, (), "")
@@ -141,7 +163,8 @@ async def open_node(
                 served = await _open_engine(config, engine, stack)
             progress("opening the network")
             inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
-            parts = _Parts(config, genesis, key, Loopback(inner, nursery), store, open_clock(), stack, nursery, served)
+            transport = Loopback(inner, nursery)
+            parts = _Parts(config, genesis, key, transport, store, log, open_clock(), stack, nursery, served)
             node = await parts.start_roles()
             await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
             yield node
@@ -149,12 +172,10 @@ async def open_node(
 
 
 async def load_key(config: NodeConfig) -> NodeKey:
-    """The node key, made at the first start. Raises KeystoreError."""
+    """The node key, made with its signer log at the first start. Raises KeystoreError, SignerLogError."""
     path, password = config.keys.keystore, config.password()
     if not path.exists():
-        key = NodeKey.generate()
-        await trio.to_thread.run_sync(lambda: write_keystore(path, key, password, scrypt_n=SCRYPT_N_TESTNET))
-        return key
+        return await trio.to_thread.run_sync(lambda: create_key(path, password, scrypt_n=SCRYPT_N_TESTNET))
     return await trio.to_thread.run_sync(read_keystore, path, password)
 
 
@@ -222,6 +243,7 @@ class _Parts:
     key: NodeKey
     transport: Transport
     store: NodeStore
+    signer_log: SignerLog | None
     clock: Clock
     stack: AsyncExitStack
     nursery: trio.Nursery
@@ -230,11 +252,13 @@ class _Parts:
     async def start_roles(self) -> Node:
         """Start each role's machine on a driver of its own; they share the transport and the advert book."""
         book = AdvertBook(self.genesis.params, secrets.token_bytes(16))
-        node = Node(self.config, self.genesis, self.transport, book, None, None, self.clock(), self.clock)
+        node = Node(self.config, self.genesis, self.transport, book, None, None, None, self.clock(), self.clock)
         if "router" in self.config.node.roles:
             node.router = await self._start_router(book)
         if "miner" in self.config.node.roles:
             node.miner = await self._start_miner()
+        if self.signer_log is not None:
+            node.oracle = await self._start_oracle(self.signer_log)
         await self._start_peer(book)
         return node
 
@@ -258,6 +282,11 @@ class _Parts:
         generations = Generations(self.served.engines, self.nursery, dispatch)
         return {Generate: generations.start, CancelGeneration: generations.cancel}
 
+    async def _start_oracle(self, log: SignerLog) -> Oracle:
+        machine = await make_machine(self.key.node_id, self.key.sign, self.genesis, self.store, log, self.clock)
+        driver = await self._drive(machine, records=OracleRecords(self.store, log))
+        return Oracle(machine, self.genesis.params, driver.dispatch, self.clock)
+
     async def _start_peer(self, book: AdvertBook) -> None:
         roles: tuple[Role, ...] = tuple(role for role in ROLES if role in self.config.node.roles)
         addresses = tuple(self.transport.addresses)
@@ -266,24 +295,25 @@ class _Parts:
         await self._drive(PeerMachine(settings, domain, params, self.key.sign, book))
 
     async def _drive(
-        self, machine: Machine, performers: Callable[[Perform], Mapping[type, Perform]] | None = None
-    ) -> None:
+        self,
+        machine: Machine,
+        performers: Callable[[Perform], Mapping[type, Perform]] | None = None,
+        records: Records | None = None,
+    ) -> Driver:
         driver = open_driver(
-            machine, self.transport, self.clock, records=self.store, genesis=self.genesis, performers=performers
+            machine,
+            self.transport,
+            self.clock,
+            records=records or self.store,
+            genesis=self.genesis,
+            performers=performers,
         )
-        await self.stack.enter_async_context(driver)
+        return await self.stack.enter_async_context(driver)
 
 
 async def _assignment_numbers(store: NodeStore, now_ms: int) -> dict[SessionId, int]:
     """What the router signed before a restart; records of expired sessions are dropped here."""
-    numbers: dict[SessionId, int] = {}
-    expired: list[tuple[bytes, bytes | None]] = []
-    for name, value in store.load(b"assignment/").items():
-        if int.from_bytes(value[8:], "big") < now_ms:
-            expired.append((name, None))
-        else:
-            session = SessionId(Digest(name.removeprefix(b"assignment/")))
-            numbers[session] = int.from_bytes(value[:8], "big")
+    numbers, expired = stored_numbers(store.load(ASSIGNMENT_RECORDS), now_ms)
     if expired:
-        await store.persist(expired)
+        await store.persist([(name, None) for name in expired])
     return numbers

@@ -7,9 +7,10 @@ from pathlib import Path
 from p2pnode.store import NodeStore
 from protocol.core.codec import decode, pack, unpack
 from protocol.core.errors import DecodeError, P2PNodeError
-from protocol.core.ids import SessionId
+from protocol.core.ids import Digest, SessionId
 from protocol.messages.sessions import Bid, CountersignedBid
 from protocol.roles.miner.bidding import BID_RECORDS
+from protocol.roles.router import ASSIGNMENT_RECORDS
 from protocol.session.record import BIDS_BYTES_MAX, RECORD_BYTES_MAX, KeptBids, SessionRecord
 
 RECORDS_MAX = 100
@@ -94,3 +95,15 @@ def stored_bids(records: Mapping[bytes, bytes]) -> tuple[dict[bytes, Countersign
         except DecodeError:
             foreign.append(name)
     return {name: signed for _, name, signed in sorted(dated, key=lambda item: item[:2])}, foreign
+
+
+def stored_numbers(records: Mapping[bytes, bytes], now_ms: int) -> tuple[dict[SessionId, int], list[bytes]]:
+    """The highest assignment number that a router signed for each session, and the records of expired sessions."""
+    numbers: dict[SessionId, int] = {}
+    expired: list[bytes] = []
+    for name, value in records.items():
+        if int.from_bytes(value[8:], "big") < now_ms:
+            expired.append(name)
+        else:
+            numbers[SessionId(Digest(name.removeprefix(ASSIGNMENT_RECORDS)))] = int.from_bytes(value[:8], "big")
+    return numbers, expired

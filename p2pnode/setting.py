@@ -33,6 +33,17 @@ def number(low: int, high: int) -> Check:
     return check
 
 
+def number_of(numbers: Sequence[int]) -> Check:
+    """One of some whole numbers."""
+
+    def check(value: Any, _: Path) -> int:
+        if type(value) is not int or value not in numbers:
+            raise ValueError(f"must be one of {', '.join(map(str, numbers))}")
+        return value
+
+    return check
+
+
 def text(characters_max: int) -> Check:
     """Printable text, not empty."""
 

@@ -1,4 +1,7 @@
-"""A network of several processes on this machine: routers and miners, each with a folder and a log.
+"""A network of several processes on this machine: routers, miners and oracles, each with a folder and a log.
+
+The oracles' keys are made first, as the genesis names them. It stands beside the folders: a testnet that is started
+again in its folder is the same network, and its oracles go on where they stopped.
 
 Children are in sessions of their own, so Ctrl-C reaches only the parent, which takes them down in order; and each
 ends by itself when its standard input closes, so none outlives a parent that was killed.
@@ -9,17 +12,27 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from p2pnode.control import SOCKET, ControlError, ask_control
+from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore
 from p2pnode.transport.unwrap import unwrapped
 from protocol.core.errors import P2PNodeError
+from protocol.core.genesis import Genesis
+from protocol.core.params import Params
 
+NODE_MODULE = "p2pnode.cli.entry"
+GENESIS_FILE = "genesis.json"
+KEYSTORE = "node-key.json"
+TESTNET = "testnet"
+"""What a testnet's network is called."""
+HEARTBEAT_MS = 1_500
+"""Of a testnet: a person who looks should see the height rise."""
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
@@ -44,8 +57,15 @@ class TestnetPlan:
     config: Path | None = None
     """Where everything else is taken from."""
     routers: int = 1
-    miner_module: str = "p2pnode.cli.entry"
+    miner_module: str = NODE_MODULE
     """What runs a miner; a benchmark puts one with another engine here."""
+    oracles: int = 0
+    genesis: Genesis | None = None
+    """The network's parameters; the oracles become its committee. None: the built-in ones, with a short heartbeat."""
+    password: str = ""
+    """Of the oracles' keys."""
+    oracle_module: str = NODE_MODULE
+    """What runs an oracle; a test puts one here that writes down what it hears."""
 
 
 class Child:
@@ -80,6 +100,7 @@ class Testnet:
     def __init__(self, plan: TestnetPlan) -> None:
         self.plan = plan
         self.children: list[Child] = []
+        self._genesis = ""
 
     @property
     def router(self) -> Child:
@@ -92,6 +113,11 @@ class Testnet:
         return self.children[: self.plan.routers]
 
     @property
+    def oracles(self) -> Sequence[Child]:
+        """All oracles' processes, in the order of their names."""
+        return self.children[len(self.children) - self.plan.oracles :]
+
+    @property
     def address(self) -> str:
         """What a client is given."""
         return self.addresses[0]
@@ -100,6 +126,17 @@ class Testnet:
     def addresses(self) -> Sequence[str]:
         """Of all routers, the first first."""
         return [str(child.addresses[0]) for child in self.routers]
+
+    def committee(self) -> dict[str, Any] | None:
+        """What the first oracle that answers says of the committee; None if there is none."""
+        for oracle in self.oracles:
+            with suppress(ControlError):
+                return oracle.ask("committee")
+        return None
+
+    def name_of(self, node: str) -> str:
+        """What a node of this testnet is called, by its id; the id itself if it is none of them."""
+        return next((child.name for child in self.children if child.ready.get("node") == node), node)
 
     def statuses(self) -> list[tuple[Child, dict[str, Any]]]:
         """What each node says of itself; an empty mapping for one that does not answer."""
@@ -124,7 +161,8 @@ class Testnet:
         report(f"{child.name} stopped with status {status}; the others go on. Its log: {child.log}")
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Start all nodes and wait until every router knows every miner. Raises TestnetError."""
+        """Start all nodes and wait until every router knows every miner, and the oracles sign. Raises TestnetError."""
+        self._genesis = await trio.to_thread.run_sync(self._prepare)
         for number in range(1, self.plan.routers + 1):
             name = "router" if number == 1 else f"router-{number}"
             router = await self._spawn(name, ["router"], [self.address] if number > 1 else [])
@@ -133,16 +171,36 @@ class Testnet:
         for number in range(1, self.plan.miners + 1):
             child = await self._spawn(f"miner-{number}", ["miner"], list(self.addresses))
             nursery.start_soon(_drain, child)
+        for number in range(1, self.plan.oracles + 1):
+            child = await self._spawn(oracle_name(number), ["oracle"], list(self.addresses))
+            nursery.start_soon(_drain, child)
         for child in self.children[self.plan.routers :]:
             await self._await_ready(child)
         for router in self.routers:
             await self._await_miners(router)
+        for oracle in self.oracles:
+            await self._await_signing(oracle)
+
+    def _prepare(self) -> str:
+        """Make the oracles' keys and the genesis that names them; gives what the nodes are told of it."""
+        genesis = self.plan.genesis or Genesis(TESTNET, params=Params(heartbeat_ms=HEARTBEAT_MS))
+        if not self.plan.oracles:
+            return "" if self.plan.genesis is None else self._written(genesis)
+        names = [oracle_name(number) for number in range(1, self.plan.oracles + 1)]
+        keys = [make_key(self.plan.folder / name, self.plan.password) for name in names]
+        return self._written(replace(genesis, committee=tuple(key.node_id for key in keys)))
+
+    def _written(self, genesis: Genesis) -> str:
+        path = self.plan.folder / GENESIS_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(genesis.to_json(), encoding="utf-8")
+        return str(path)
 
     async def _spawn(self, name: str, roles: list[str], bootstrap: list[str]) -> Child:
         folder = self.plan.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         config = ["--config", str(self.plan.config)] if self.plan.config is not None else []
-        module = self.plan.miner_module if "miner" in roles else "p2pnode.cli.entry"
+        module = {"miner": self.plan.miner_module, "oracle": self.plan.oracle_module}.get(roles[0], NODE_MODULE)
         with (folder / "log.txt").open("ab") as log:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", module, "run", *config, "--json", "--as-child"],
@@ -162,13 +220,17 @@ class Testnet:
             "P2PNODE_NODE_NAME": name,
             "P2PNODE_NODE_ROLES": ",".join(roles),
             "P2PNODE_NODE_STATE_DIR": str(folder),
-            "P2PNODE_KEYS_KEYSTORE": str(folder / "node-key.json"),
+            "P2PNODE_KEYS_KEYSTORE": str(folder / KEYSTORE),
             "P2PNODE_MINER_MODEL": self.plan.model,
             "P2PNODE_MINER_SLOTS": str(self.plan.slots),
             # One thread each: several engines that spin on the same cores would starve one another.
             "P2PNODE_MINER_THREADS": "1",
         }
-        return settings | ({"P2PNODE_NETWORK_BOOTSTRAP": ",".join(bootstrap)} if bootstrap else {})
+        if bootstrap:
+            settings["P2PNODE_NETWORK_BOOTSTRAP"] = ",".join(bootstrap)
+        if self._genesis:
+            settings["P2PNODE_NETWORK_GENESIS"] = self._genesis
+        return settings
 
     async def _await_ready(self, child: Child) -> None:
         with trio.move_on_after(READY_TIMEOUT_S):
@@ -188,6 +250,15 @@ class Testnet:
                     return
                 await trio.sleep(POLL_S)
         raise TestnetError(f"{router.name} did not learn of every miner", hint=f"its log: {router.log}")
+
+    async def _await_signing(self, oracle: Child) -> None:
+        with trio.move_on_after(READY_TIMEOUT_S):
+            while True:
+                signing = (await trio.to_thread.run_sync(oracle.ask, "status"))["oracle"]["signing"]
+                if signing == "yes":
+                    return
+                await trio.sleep(POLL_S)
+        raise TestnetError(f"{oracle.name} does not sign: {signing}", hint=f"its log: {oracle.log}")
 
     async def stop(self) -> None:
         """Take all nodes down: politely, then by force."""
@@ -219,6 +290,17 @@ async def _drain(child: Child) -> None:
                     child.ready = json.loads(buffer.partition(b"\n")[0])
     except (trio.ClosedResourceError, trio.BrokenResourceError):
         return
+
+
+def oracle_name(number: int) -> str:
+    """Of the oracles, from 1; also the name of its folder."""
+    return f"oracle-{number}"
+
+
+def make_key(folder: Path, password: str = "") -> NodeKey:
+    """The key of a node that is to work in a folder, made with its signer log if there is none."""
+    path = folder / KEYSTORE
+    return read_keystore(path, password) if path.exists() else create_key(path, password, scrypt_n=SCRYPT_N_TESTNET)
 
 
 def _last_line(log: Path) -> str:

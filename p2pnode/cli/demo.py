@@ -1,4 +1,4 @@
-"""``p2pnode demo``: a network comes up, answers one prompt, and goes down again; every step with its time."""
+"""``p2pnode demo``: a network comes up, answers one prompt, decides blocks, and goes down; every step with its time."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ from protocol.core.errors import P2PNodeError
 PROMPT = "Where does a bear live?"
 STORY = "Tell me a story about a rabbit."
 KILL_AFTER_TOKENS = 10
+ORACLES = 4
 
 
 class DemoError(P2PNodeError):
@@ -27,7 +28,8 @@ class DemoError(P2PNodeError):
 def configure(subparsers: Any) -> None:
     """Add the command's parser."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "demo", description="Start a testnet, ask it one question as a light client, and take it down."
+        "demo",
+        description="Start a testnet, ask it one question, let its committee decide some blocks, and take it down.",
     )
     parser.add_argument("prompt", nargs="?", default=PROMPT, metavar="PROMPT", help=f"default: {PROMPT}")
     parser.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
@@ -84,15 +86,17 @@ class _Steps:
 
 
 async def _demo(args: argparse.Namespace, folder: Path) -> None:
+    from p2pnode.cli.demo_committee import show_committee
     from p2pnode.client import connect
     from p2pnode.testnet import TestnetPlan, open_testnet
 
     steps = _Steps(args.json)
-    plan = TestnetPlan(folder, args.miners, args.model)
+    plan = TestnetPlan(folder, args.miners, args.model, oracles=ORACLES)
     if not args.json:
-        print(paint(f"starting a router and {args.miners} miners, each its own process …", "dim"), flush=True)
+        what = f"a router, {args.miners} miners and {ORACLES} oracles, each its own process"
+        print(paint(f"starting {what} …", "dim"), flush=True)
     async with open_testnet(plan) as testnet:
-        steps.done("network up", f"{args.miners} miners known to the router")
+        steps.done("network up", f"{args.miners} miners known to the router, {ORACLES} oracles sign")
         async with connect(testnet.address) as net:
             steps.done("light client connected", f"network {net.genesis.network_id().hex()[:16]}")
             async with net.session(args.model, tokens=args.max_tokens) as session:
@@ -101,6 +105,7 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
                 if args.miners > 1:
                     await _survive_a_killed_miner(args, steps, session, testnet)
         steps.done("session closed")
+        await show_committee(steps.done, testnet)
     steps.done("network down")
     if args.json:
         print(json.dumps({"steps": steps.rows}))

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     try:
         config = config_of(args)
-        config.require_available()
+        config.require_runnable()
         config.genesis()
     except P2PNodeError as error:
         yield Finding("configuration", "fail", str(error), error.hint)

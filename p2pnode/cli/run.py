@@ -20,7 +20,8 @@ def configure(subparsers: Any) -> None:
     )
     add_config_options(parser)
     add_json_option(parser)
-    parser.add_argument("--role", action="append", metavar="ROLE", help="router or miner; may be given twice")
+    parser.add_argument("--role", action="append", metavar="ROLE", help="router, miner or oracle; may be repeated")
+    parser.add_argument("--genesis", metavar="FILE", help="the network's genesis file (default: the built-in devnet)")
     parser.add_argument("--listen", action="append", metavar="ADDRESS", help="where to listen; may be given twice")
     parser.add_argument("--bootstrap", action="append", metavar="ADDRESS", help="a node to join the network by")
     parser.add_argument("--model", metavar="MODEL", help="name, digest or path of the model a miner serves")
@@ -33,13 +34,14 @@ def run(args: argparse.Namespace) -> int:
     """Run until SIGINT or SIGTERM. Raises what :func:`p2pnode.node.open_node` raises."""
     overrides = {
         "node.roles": args.role,
+        "network.genesis": args.genesis,
         "network.listen": args.listen,
         "network.bootstrap": args.bootstrap,
         "miner.model": args.model,
         "miner.slots": args.slots,
     }
     config = config_of(args, overrides)
-    config.require_available()
+    config.require_runnable()
     logging.basicConfig(
         level=config.node.log_level.upper(),
         stream=sys.stderr,
@@ -95,6 +97,9 @@ def _announce(status: dict[str, Any], as_json: bool) -> None:
         return
     roles = " and ".join(status["roles"])
     print(f"{paint('ready', 'green')}: {roles} {status['node']} on network {status['network']}")
+    if "oracle" in status:
+        oracle = status["oracle"]
+        print(f"  oracle   epoch {oracle['epoch']}, height {oracle['height']}, signing: {oracle['signing']}")
     for model in status["models"]:
         print(f"  model    {model['name']} ({model['slots']} slots)")
     for address in status["addresses"]:

@@ -5,23 +5,25 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import paint, print_json, print_table
-from p2pnode.config import NodeConfig, load_config
+from p2pnode.config import DEVNET, NodeConfig, load_config
+
+LINE_EVERY_S = 0.5
 
 
 def configure(subparsers: Any) -> None:
     """Add the command's parser."""
     parser: argparse.ArgumentParser = subparsers.add_parser("testnet", description="A network on this machine.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    up = actions.add_parser("up", help="start routers and miners, each a process of its own, until Ctrl-C")
+    up = actions.add_parser("up", help="start routers, miners and oracles, each a process, until Ctrl-C")
     up.add_argument("--config", type=Path, metavar="FILE", help="settings of all nodes, such as configs/testnet.toml")
     up.add_argument("--miners", type=int, metavar="N", help="how many miners (default 3)")
     up.add_argument("--routers", type=int, metavar="N", help="how many routers (default 1)")
+    up.add_argument("--oracles", type=int, metavar="N", help="how many oracles: 0, 4, 7, 10 or 13 (default 4)")
     up.add_argument("--model", metavar="MODEL", help="what the miners serve (default tiny)")
     up.add_argument("--slots", type=int, metavar="N", help="slots of each miner (default 4)")
     up.add_argument("--folder", type=Path, metavar="FOLDER", help="where the nodes live (default: a new temporary one)")
@@ -33,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     given = {
         "testnet.miners": args.miners,
         "testnet.routers": args.routers,
+        "testnet.oracles": args.oracles,
         "miner.model": args.model,
         "miner.slots": args.slots,
     }
@@ -51,12 +54,22 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
 
     from p2pnode.testnet import TestnetPlan, open_testnet
 
-    miners, routers = config.testnet.miners, config.testnet.routers
-    plan = TestnetPlan(folder, miners, config.miner.model, config.miner.slots, args.config, routers)
+    plan = TestnetPlan(
+        folder,
+        config.testnet.miners,
+        config.miner.model,
+        config.miner.slots,
+        args.config,
+        config.testnet.routers,
+        oracles=config.testnet.oracles,
+        genesis=None if config.network.genesis == DEVNET else config.genesis(),
+        password=config.password(),
+    )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
-            starting = f"starting {plan.routers} router(s) and {plan.miners} miners in {folder} …"
+            nodes = f"{plan.routers} router(s), {plan.miners} miners and {plan.oracles} oracles"
+            starting = f"starting {nodes} in {folder} …"
             print(paint(starting, "dim", sys.stderr), file=sys.stderr)
             async with open_testnet(plan) as testnet:
                 statuses = testnet.statuses()
@@ -65,8 +78,47 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
                 else:
                     _print(testnet.addresses, statuses)
                 sys.stdout.flush()
-                await testnet.watch(partial(print, file=sys.stderr, flush=True))
+                with _HeightLine(testnet) as line:
+                    nursery.start_soon(line.run)
+                    await testnet.watch(line.report)
     print(paint("the testnet is down; its logs stay in " + str(folder), "dim", sys.stderr), file=sys.stderr)
+
+
+class _HeightLine:
+    """One line on a terminal that says how far the committee is; elsewhere nothing."""
+
+    def __init__(self, testnet: Any) -> None:
+        self._testnet = testnet
+        self._shows = bool(testnet.plan.oracles) and sys.stderr.isatty()
+
+    def __enter__(self) -> "_HeightLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draw("")
+
+    async def run(self) -> None:
+        """Draw it anew until cancelled."""
+        import trio
+
+        while self._shows:
+            committee = await trio.to_thread.run_sync(self._testnet.committee)
+            if committee is not None:
+                final, leader = committee["final"], self._testnet.name_of(committee["leader"])
+                up = sum(member["link"] != "down" for member in committee["members"])
+                at = f"epoch {committee['epoch']}, height {final['height']} final"
+                self._draw(f"{at}, {leader} leads the next; {up} of {len(committee['members'])} oracles there")
+            await trio.sleep(LINE_EVERY_S)
+
+    def report(self, text: str) -> None:
+        """Print something that stays, above the line."""
+        self._draw("")
+        print(text, file=sys.stderr, flush=True)
+
+    def _draw(self, text: str) -> None:
+        if self._shows:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
 
 
 async def _stop_on_signal(signals: Any, stop: Any) -> None:
@@ -79,10 +131,15 @@ def _print(addresses: Sequence[str], statuses: Any) -> None:
     rows = []
     for child, status in statuses:
         slots = str(status.get("miner", {}).get("slots", "-"))
-        rows.append([child.name, status.get("node", "?")[:12], str(status.get("peers", "?")), slots, str(child.log)])
-    print_table(["node", "id", "peers", "slots", "log"], rows)
+        height = str(status.get("oracle", {}).get("height", "-"))
+        peers = str(status.get("peers", "?"))
+        rows.append([child.name, status.get("node", "?")[:12], peers, slots, height, str(child.log)])
+    print_table(["node", "id", "peers", "slots", "height", "log"], rows)
     print()
     for address in addresses:
         print(f"router:  {address}")
     print("ask it:  p2pnode chat " + " ".join(f"--router '{address}'" for address in addresses))
+    oracle = next((child for child, status in statuses if "oracle" in status), None)
+    if oracle is not None:
+        print(f"watch:   p2pnode committee --state-dir {oracle.folder}   (or: p2pnode blocks --follow)")
     print("stop it: Ctrl-C")

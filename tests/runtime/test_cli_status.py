@@ -1,4 +1,4 @@
-"""``p2pnode status`` and ``peers``: what a running node says, and what is said when there is none."""
+"""``p2pnode status``, ``peers``, ``committee``: what a running node says, and what is said when there is none."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def answer(what: str) -> Mapping[str, Any]:
     raise P2PNodeError(f"no {what} here")
 
 
-@pytest.mark.parametrize("command", ["status", "peers"])
+@pytest.mark.parametrize("command", ["status", "peers", "committee"])
 def test_no_node_is_running(tmp_path: Path, command: str) -> None:
     assert_refused(p2pnode(tmp_path, command), f"no node is running in {tmp_path / 'node'}")
     assert_refused(p2pnode(tmp_path, command, "--state-dir", tmp_path / "x"), f"no node is running in {tmp_path / 'x'}")

@@ -23,7 +23,7 @@ STORY = "Tell me a story about a rabbit."
 
 @dataclass(frozen=True)
 class Network:
-    """A running testnet of one router and three miners."""
+    """A running testnet of one router and three miners; ``test_committee`` has the oracles."""
 
     process: subprocess.Popen[str]
     nodes: dict[str, dict[str, object]]
@@ -55,7 +55,7 @@ def run(*arguments: str, env: dict[str, str], text: str | None = None) -> subpro
 
 def start_testnet(folder: Path, env: dict[str, str], *options: str) -> Network:
     process = subprocess.Popen(
-        [*P2PNODE, "testnet", "up", "--json", "--slots", "2", "--folder", str(folder), *options],
+        [*P2PNODE, "testnet", "up", "--json", "--slots", "2", "--oracles", "0", "--folder", str(folder), *options],
         env=env,
         stdout=subprocess.PIPE,
         text=True,
@@ -88,7 +88,11 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
     done = run("demo", "--json", "--miners", "2", "Where does a bear live?", env=env)
 
     assert done.returncode == 0, done.stderr
-    steps = [step["step"] for step in json.loads(done.stdout)["steps"]]
+    told = json.loads(done.stdout)["steps"]
+    steps = [step["step"] for step in told]
+    decided = [step for step in told if step["step"].startswith("height ")]
+    heights = [int(step["step"].split()[1]) for step in decided]
+    leaders = [re.findall(r"leader (oracle-\d)", step["detail"])[0] for step in decided]
     assert steps == [
         "network up",
         "light client connected",
@@ -100,8 +104,15 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
         "another miner took over",
         "same answer",
         "session closed",
+        *(f"height {height} final" for height in heights[:4]),
+        "oracle killed",
+        f"height {heights[4]} final",
         "network down",
     ]
+    assert heights == sorted(set(heights))
+    assert len(set(leaders[:4])) > 1
+    victim = next(step["detail"].partition(",")[0] for step in told if step["step"] == "oracle killed")
+    assert leaders[4] != victim
 
 
 def test_one_question_one_answer(network: Network) -> None:

@@ -82,12 +82,15 @@ def test_files_differ_from_the_defaults_only_where_their_comments_say_so(tmp_pat
                 assert same != ("Default:" in comment), f"{name}: {section}.{key}"
 
 
-def test_an_oracle_loads_and_is_refused_to_run(tmp_path: Path) -> None:
-    config = load_config(CONFIGS / "oracle.toml", env={"P2PNODE_HOME": str(tmp_path)})
-    with pytest.raises(ConfigError, match="role oracle is not in this build") as caught:
-        config.require_available()
-    assert caught.value.code == "config/unavailable"
-    load_config(env={}).require_available()
+def test_an_oracle_runs_only_in_a_network_with_a_committee(tmp_path: Path) -> None:
+    oracle = load_config(CONFIGS / "oracle.toml", env={"P2PNODE_HOME": str(tmp_path)})
+    with pytest.raises(ConfigError, match="the genesis devnet names none") as caught:
+        oracle.require_runnable()
+    assert caught.value.code == "config/no-committee"
+    load_config(env={}).require_runnable()
+    committee = tuple(NodeKey(bytes([number]) * 32).node_id for number in range(1, 5))
+    (tmp_path / "genesis.json").write_text(Genesis("own", committee=committee).to_json(), encoding="utf-8")
+    load(tmp_path, "[node]\nroles = ['oracle']\n[network]\ngenesis = 'genesis.json'").require_runnable()
 
 
 def test_paths_follow_from_home_and_state_dir(tmp_path: Path) -> None:
@@ -129,6 +132,8 @@ def test_the_environment_gives_every_type(tmp_path: Path) -> None:
         ("[node]\nslots = 2", "node.toml:2: unknown key slots in [node]; it belongs into [miner]"),
         ("slots = 2\n", "node.toml:1: slots stands outside of a section"),
         ("[miner]\n# comment\nslots = 0", "node.toml:3: miner.slots = 0: must be a whole number from 1 to 256"),
+        ("[testnet]\noracles = 5", "node.toml:2: testnet.oracles = 5: must be one of 0, 4, 7, 10, 13"),
+        ("[testnet]\noracles = true", "node.toml:2: testnet.oracles = True: must be one of 0, 4, 7, 10, 13"),
         ("[miner]\nslots = '4'", "node.toml:2: miner.slots = '4': must be a whole number"),
         ("[miner]\nslots = true", "node.toml:2: miner.slots = True: must be a whole number"),
         (

@@ -15,6 +15,7 @@ from p2pnode.transport.memory_node import MemoryTransport
 from p2pnode.transport.seam import Stream, StreamClosed, Verdict
 from protocol import gossip
 from protocol.core.codec import Message, decode, encode
+from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.core.machine import (
@@ -28,6 +29,7 @@ from protocol.core.machine import (
     PeerConnected,
     PeerLost,
     Persist,
+    PersistFailed,
     Publish,
     Send,
 )
@@ -165,21 +167,23 @@ async def test_nothing_of_a_key_overtakes_its_persist_and_other_keys_go_on(autoj
 
 
 @pytest.mark.spec("MACHINE-PERSIST.1")
-async def test_persists_of_a_key_come_one_after_the_other_and_of_two_keys_together(
+async def test_persists_of_a_key_come_in_order_what_waits_together_and_two_keys_apart(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     disk = Disk()
     async with running(disk) as (driver, _, ear):
-        driver.dispatch([persist(b"a", b"a1"), persist(b"a", b"a2"), Send(OUT, words(1), key=b"a")])
+        driver.dispatch([persist(b"a", b"a1"), Send(OUT, words(1), key=b"a")])
         driver.dispatch([persist(b"b", b"b1"), Send(OUT, words(2), key=b"b")])
+        await settle()
+        driver.dispatch([persist(b"a", b"a2"), Send(OUT, words(3), key=b"a"), persist(b"a", b"a3")])
         await settle()
         assert sorted(disk.asked) == [b"a1", b"b1"]
         disk.flush()
         await settle()
-        assert (disk.asked[2:], ear.heard) == ([b"a2"], [2])
+        assert (disk.asked[2:], sorted(ear.heard)) == ([b"a2", b"a3"], [1, 2])
         disk.flush()
         await settle()
-        assert (disk.durable[-1], ear.heard) == (b"a2", [2, 1])
+        assert (disk.durable[2:], ear.heard[2:]) == ([b"a2", b"a3"], [3])
 
 
 @pytest.mark.spec("MACHINE-PERSIST.1")
@@ -190,17 +194,16 @@ async def test_a_crash_between_any_two_effects_leaves_nothing_said_that_is_not_d
     disk = Disk()
     async with pair() as (alice, ear):
         async with open_driver(Script(), alice, open_clock(0), records=disk) as driver:
-            effects: list[object] = [Open(OUT, BOB.node, "task")]
-            for number in range(3):
-                effects += [persist(b"a", b"%d" % number), Send(OUT, words(number), key=b"a")]
-            driver.dispatch(effects)
-            for _ in range(flushes):
+            driver.dispatch([Open(OUT, BOB.node, "task")])
+            for number in range(4):
+                driver.dispatch([persist(b"a", b"%d" % number), Send(OUT, words(number), key=b"a")])
                 await settle()
-                disk.flush()
-            await settle()
+                if 0 < number <= flushes:
+                    disk.flush()
+                    await settle()
         disk.flush()
         await settle()
-        assert ear.heard == list(range(flushes))[:3]
+        assert ear.heard == ([], [0], [0, 1], [0, 1, 2])[flushes]
         assert [b"%d" % number for number in ear.heard] == disk.durable
 
 
@@ -232,6 +235,38 @@ async def test_a_disk_that_fails_or_hangs_ends_the_node(autojump_clock: trio.abc
         async with running(Disk()) as (driver, _, _):
             driver.dispatch([persist(b"a", b"a1")])
             driver.dispatch([Send(OUT, words(1), key=b"a")] * (HELD_EFFECTS_MAX + 1))
+
+
+@pytest.mark.spec("MACHINE-PERSIST.1")
+async def test_where_a_persist_that_is_not_vital_fails_what_waits_is_dropped_and_the_machine_hears(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    class Failing(Disk):
+        async def persist(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
+            await super().persist(records)
+            if records[0][0].startswith(b"bad"):
+                raise P2PNodeError("no space left")
+
+    disk = Failing()
+    async with running(disk) as (driver, script, ear):
+        bad = Persist(b"a", ((b"bad", b"x"),), vital=False)
+        driver.dispatch([Send(OUT, words(1), key=b"a"), bad, Send(OUT, words(2), key=b"a"), Send(OUT, words(3))])
+        await settle()
+        driver.dispatch([persist(b"a", b"a1"), Send(OUT, words(4), key=b"a"), persist(b"b", b"b1")])
+        script.react = lambda event: [Send(OUT, words(5), key=b"a")] if isinstance(event, PersistFailed) else []
+        disk.open = True
+        disk.flush()
+        await settle()
+        assert ear.heard == [1, 3, 5]
+        assert script.events[-1] == PersistFailed(b"a", "no space left")
+        assert sorted(disk.asked) == [b"b1", b"bad"]
+        driver.dispatch([persist(b"a", b"a2"), Send(OUT, words(6), key=b"a")])
+        await settle()
+        assert (ear.heard[-1], disk.durable[-1]) == (6, b"a2"), "the key goes on"
+    with pytest.raises(P2PNodeError, match="no space left"):
+        async with running(disk) as (driver, _, _):
+            driver.dispatch([persist(b"a", b"bad, and vital")])
+            await settle()
 
 
 async def test_what_happens_while_effects_are_executed_waits_for_its_turn(autojump_clock: trio.abc.Clock) -> None:

@@ -178,6 +178,8 @@ async def test_a_store_is_read_beside_its_node_and_without_it(tmp_path: Path) ->
         await store.persist([(b"a/2", b"two")])
         assert read_store(tmp_path, b"a/") == {b"a/1": b"one", b"a/2": b"two"}
     assert read_store(tmp_path, b"a/") == {b"a/1": b"one", b"a/2": b"two"}
+    assert list(read_store(tmp_path, b"", last=2)) == [b"a/2", b"b"], "the highest keys, in their order"
+    assert read_store(tmp_path, b"a/", last=0) == {}
     with open_store(tmp_path) as store:
         assert store.load(b"b") == {b"b": b""}
 

@@ -1,0 +1,49 @@
+"""A testnet with a committee, as who tries it out sees it: the height rises, and goes on where it stopped."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+from p2pnode.cli.blocks import Row
+from tests.runtime.test_network import P2PNODE, Terminal, run, start_testnet
+
+
+def test_the_height_rises_on_a_terminal_and_goes_on_in_the_same_folder(tmp_path: Path) -> None:
+    env = {**os.environ, "P2PNODE_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
+    folder = tmp_path / "net"
+    with Terminal([*P2PNODE, "testnet", "up", "--miners", "1", "--folder", str(folder)], env) as terminal:
+        table = terminal.expect("stop it: Ctrl-C", timeout_s=60)
+        assert re.findall(r"oracle-\d", table) == [
+            "oracle-1",
+            *(f"oracle-{n}" for n in (1, 2, 2, 3, 3, 4, 4)),
+            "oracle-1",
+        ]
+        for _ in range(2):
+            terminal.expect(r"epoch 1, height [1-9]\d* final, oracle-\d leads the next; 4 of 4 oracles there")
+        terminal.type("\x03")
+        terminal.expect("the testnet is down")
+    reached = height(folder, env)
+    assert reached > 0
+
+    network = start_testnet(folder, env, "--oracles", "4", "--miners", "1")
+    for name in ("oracle-1", "oracle-2", "oracle-3", "oracle-4"):
+        oracle = network.nodes[name]["oracle"]
+        assert isinstance(oracle, dict)
+        assert oracle["signing"] == "yes"
+        assert oracle["final"] >= reached
+    assert run("committee", "--state-dir", str(folder / "router"), env=env).stderr.startswith(
+        "error: this node is no oracle"
+    )
+    network.process.send_signal(signal.SIGINT)
+    network.process.wait(20)
+    assert network.process.stdout is not None
+    network.process.stdout.close()
+
+
+def height(folder: Path, env: dict[str, str]) -> int:
+    rows: list[Row] = json.loads(
+        run("blocks", "--json", "--last", "1", "--state-dir", str(folder / "oracle-1"), env=env).stdout
+    )
+    return int(rows[0]["height"])
