@@ -28,13 +28,24 @@ COMMANDS = {
     "bids": "what this miner bid on, with the routers' receipts",
     "keys": "make, show and re-encrypt this node's key",
     "model": "list, add, check and remove models",
+    "committee": "who certifies, where each member is, how long blocks take",
+    "blocks": "the last blocks that became final, and those to come",
     "peers": "whom the running node knows",
     "status": "how the running node is doing",
+    "sim": "simulate whole networks with faults, and check what is promised",
     "doctor": "check this machine, and say what to do",
 }
 """Each command's module in this package, and its line in the help."""
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
+
+
+class _Help(argparse.HelpFormatter):
+    """argparse's, with room for the longest command beside what it does; it counts without the commands' indent."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = max(map(len, COMMANDS)) + 4
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +75,8 @@ def _run(arguments: list[str]) -> int:
             f"there is no command {wanted[:40]!r}{nearest(wanted, list(COMMANDS))}", "`p2pnode --help` lists them"
         )
         return EXIT_USAGE
-    parser = _Parser(prog="p2pnode", description="A peer-to-peer network that answers prompts with open models.")
+    described = "A peer-to-peer network that answers prompts with open models."
+    parser = _Parser(prog="p2pnode", description=described, formatter_class=_Help)
     parser.add_argument("--version", action="version", version=f"p2pnode {_version()}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     if wanted is None:

@@ -92,9 +92,15 @@ class ProgressLine:
     """
 
     def __init__(
-        self, label: str, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        label: str,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        amount: Callable[[int], str] = bytes_shown,
     ) -> None:
         self._label = label
+        self._amount = amount
         self._stream = stream or sys.stderr
         self._clock = clock
         self._next = clock() + PROGRESS_AFTER_S
@@ -104,14 +110,14 @@ class ProgressLine:
         return self
 
     def __call__(self, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` bytes are done."""
+        """Say that ``done`` of ``total`` is done."""
         now = self._clock()
         if now < self._next or not self._stream.isatty():
             return
         self._next = now + PROGRESS_EVERY_S
         self._drawn = True
         share = 100 * done // total if total else 100
-        self._stream.write(f"\r\x1b[K{self._label} {share:3d} %  {bytes_shown(done)} of {bytes_shown(total)}")
+        self._stream.write(f"\r\x1b[K{self._label} {share:3d} %  {self._amount(done)} of {self._amount(total)}")
         self._stream.flush()
 
     def __exit__(

@@ -1,7 +1,6 @@
-"""An engine without a model: every token is a hash of (lane seed, prompt, index), every delay is trio's clock.
+"""An engine without a model: every token is the toy model's, every delay is trio's clock.
 
-For tests and benchmarks. Any token lost, repeated or made up on the way shows, a takeover can be checked to the
-byte, and on a MockClock hours pass in milliseconds. It passes the conformance suite of the real one.
+For tests and benchmarks: on a MockClock hours pass in milliseconds. It passes the conformance suite of the real one.
 """
 
 import hashlib
@@ -32,12 +31,8 @@ from p2pnode.engine.api import (
 )
 from p2pnode.engine.chat import ROLES
 from p2pnode.engine.stops import StopScanner
+from p2pnode.engine.toy import BOS, END, FIRST_WORD, WORDS, piece, rendered, token_at
 
-BYTES = 256
-BOS, END = 256, 257
-FIRST_ROLE = 258
-FIRST_WORD = FIRST_ROLE + len(ROLES)
-WORDS = tuple(f" {a}{b}".encode() for a in ("ba", "de", "fi", "go", "lu", "mo", "ra", "ti") for b in "aeioumnrst")
 PROMPTS_KEPT = 16
 EMBEDDING_SIZE = 32
 
@@ -107,14 +102,12 @@ class FakeEngine:
 
     async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
         await trio.lowlevel.checkpoint()
-        ids = [BOS]
         for message in messages:
             if message.role not in ROLES:
                 raise EngineError(f"role {message.role!r} is none of {', '.join(ROLES)}")
-            ids += [FIRST_ROLE + ROLES.index(message.role), *message.content.encode(errors="replace"), END]
-        if len(ids) == 1:
+        if not messages:
             raise EngineError("a conversation needs at least one message")
-        return [*ids, FIRST_ROLE + ROLES.index("assistant")]
+        return rendered((message.role, message.content) for message in messages)
 
     async def tokenize(self, text: str, *, add_bos: bool = True) -> list[int]:
         await trio.lowlevel.checkpoint()
@@ -165,15 +158,7 @@ class FakeEngine:
 
     def token_at(self, request: GenerateRequest, index: int) -> int:
         """The token of this request's answer at an index."""
-        prompt = hashlib.sha256(repr(tuple(request.prompt)).encode()).digest()
-        base = hashlib.sha256(request.lane_seed + prompt)
-        length = self.config.answer_tokens
-        if length is None:
-            length = 8 + base.digest()[0] % 64
-        if index >= length - 1:
-            return END
-        base.update(index.to_bytes(8, "big"))
-        return FIRST_WORD + int.from_bytes(base.digest()[:8], "big") % len(WORDS)
+        return token_at(request.prompt, request.lane_seed, index, self.config.answer_tokens)
 
     def check(self, request: GenerateRequest, answer_tokens: int) -> None:
         """Raises what the real engine would."""
@@ -232,13 +217,6 @@ class FakeEngine:
         self.counters.cached += cached
         self.counters.prompt += len(known) - cached
         return cached
-
-
-def piece(token: int) -> bytes:
-    """What a token says; control tokens say nothing."""
-    if token < BYTES:
-        return bytes([token])
-    return WORDS[token - FIRST_WORD] if token >= FIRST_WORD else b""
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

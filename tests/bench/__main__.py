@@ -5,6 +5,7 @@ import sys
 
 BENCHES = {
     "chaos": "answers whose miner is killed, frozen, slowed or cut off in the middle",
+    "committee": "heights a second, time to final, bytes and signatures of committees of 4 to 31",
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
     "flood": "honest first tokens and a node's memory before, during and after each attack at the seam",
     "idle": "memory and CPU of a node that has nothing to do",
@@ -15,7 +16,7 @@ BENCHES = {
 def main() -> int:
     """Run one bench; returns its exit status."""
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:
-        print("usage: python -m tests.bench NAME [OPTIONS]", *(f"  {n:8} {d}" for n, d in BENCHES.items()), sep="\n")
+        print("usage: python -m tests.bench NAME [OPTIONS]", *(f"  {n:9} {d}" for n, d in BENCHES.items()), sep="\n")
         return 2
     module = importlib.import_module(f"tests.bench.{sys.argv[1]}")
     status: int = module.main(sys.argv[2:])

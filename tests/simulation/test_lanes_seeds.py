@@ -194,7 +194,7 @@ def test_without_faults_every_lane_of_every_order_ends(seed: int, monkeypatch: p
 
 
 def test_in_these_worlds_lanes_end_and_second_starts_win_and_lose(monkeypatch: pytest.MonkeyPatch) -> None:
-    worlds = [play(seed, monkeypatch) for seed in range(4, 12)]
+    worlds = [play(seed, monkeypatch) for seed in range(4, 16)]
     starts = [world.starts for world in worlds if world.starts is not None]
     second, won = sum(len(start.second) for start in starts), sum(start.won for start in starts)
     assert sum(world.ledger.lanes_ended for world in worlds) > 20
