@@ -22,11 +22,16 @@ from protocol.core.signing import Digest, typed_digest
 from protocol.messages.committee import NO_HEADER, Batch, SignedBatch, Statement, StatementKind, statement_digest
 from protocol.roles.oracle import OracleMachine
 
+Notes = dict[tuple[int, int], tuple[bytes, bytes]]
+"""What the Byzantine nodes of a world know of each other: slots of which one of them proposed two blocks, one for each
+half of the members."""
+
 
 class Grip:
     """What a trick holds in its hands: the machine, the key, and the links to the others."""
 
-    def __init__(self, inner: OracleMachine, key: Key, genesis: Genesis, rng: Random) -> None:
+    def __init__(self, inner: OracleMachine, key: Key, genesis: Genesis, rng: Random, notes: Notes) -> None:
+        self.notes = notes
         self.inner = inner
         self.key = key
         self.domain = genesis.domain()
@@ -60,9 +65,9 @@ class Grip:
         return [SendAll(tuple(self.links), message)] if self.links else []
 
     def halves(self) -> tuple[list[NodeId], list[NodeId]]:
-        """The other members in two parts, the same for one epoch."""
-        others = [member for member in self.committee.members if member != self.key.node_id]
-        return others[::2], others[1::2]
+        """The members in two parts, the same for all Byzantine nodes of an epoch."""
+        members = list(self.committee.members)
+        return members[::2], members[1::2]
 
 
 class Trick:
@@ -152,6 +157,7 @@ class ByzantineProgram:
     ledger: CounterLedger
     tricks: tuple[str, ...]
     rng: Random
+    notes: Notes
     host: Host | None = field(default=None)
 
     def start(self, boot: Boot) -> Sequence[Part]:
@@ -160,7 +166,7 @@ class ByzantineProgram:
 
         records: dict[bytes, bytes] = {LOG_MADE: b""}
         inner = make_oracle(self.key, self.genesis, self.ledger, records, boot)
-        grip = Grip(inner, self.key, self.genesis, self.rng)
+        grip = Grip(inner, self.key, self.genesis, self.rng, self.notes)
         return [Part(ByzantineMachine(inner, grip, [TRICKS[name](grip) for name in self.tricks], records))]
 
 

@@ -17,6 +17,7 @@ from protocol.messages.committee import (
     Offer,
     Propose,
     State,
+    Statement,
     StatementKind,
     header_digest,
 )
@@ -34,8 +35,13 @@ class TwoProposals(Trick):
         other = self._other(message)
         if other is None:
             return [effect]
-        one_half, other_half = grip.halves()
-        return [*grip.to(one_half, message), *grip.to(other_half, other)]
+        statement = message.statement
+        grip.notes[statement.epoch, statement.height] = (statement.header, other.statement.header)
+        return self._tell(message, other)
+
+    def _tell(self, one: Propose, other: Propose) -> list[object]:
+        one_half, other_half = self.grip.halves()
+        return [*self.grip.to(one_half, one), *self.grip.to(other_half, other), *two_words(self.grip, one.statement)]
 
     def _other(self, message: Propose) -> Propose | None:
         """A valid block of another kind: empty, or with nothing but the parent's state to show."""
@@ -55,6 +61,22 @@ class TwoProposals(Trick):
         return Propose(statement, made, body, message.parent, message.nullifications)
 
 
+def two_words(grip: Grip, slot: Statement) -> list[object]:
+    """Votes and finalizes for both blocks of a slot, each towards the half that was told of it."""
+    effects: list[object] = []
+    for header, half in zip(grip.notes[slot.epoch, slot.height], grip.halves(), strict=True):
+        for kind in (StatementKind.VOTE, StatementKind.FINALIZE):
+            effects += grip.to(half, State(grip.sign(kind, slot.epoch, slot.height, header)))
+    return effects
+
+
+class ProposesTwice(TwoProposals):
+    """Proposes two blocks to everybody, one after the other."""
+
+    def _tell(self, one: Propose, other: Propose) -> list[object]:
+        return [*self.grip.to_all(one), *self.grip.to_all(other)]
+
+
 class SkipsHeights(Trick):
     """Proposes blocks that follow an older one than they should, as if what came between had been given up."""
 
@@ -72,9 +94,7 @@ class SkipsHeights(Trick):
             return [effect]
         older = tree.headers[parent.parent]
         header = make_header(parent.epoch, message.header.height, parent.parent, state.roots, keccak(b""))
-        statement = grip.sign(
-            StatementKind.PROPOSAL, header.epoch, header.height, header_digest(grip.domain, header)
-        )
+        statement = grip.sign(StatementKind.PROPOSAL, header.epoch, header.height, header_digest(grip.domain, header))
         certificate = tree.certified(parent.parent, older.height)
         return grip.to_all(Propose(statement, header, b"", certificate, ()))
 
@@ -90,16 +110,21 @@ class SaysEverything(Trick):
         """See Trick."""
         message = event.message if isinstance(event, Received) else None
         if isinstance(message, Propose):
-            return self._say(message.statement.epoch, message.statement.height, message.statement.header)
+            statement = message.statement
+            if (statement.epoch, statement.height) in self.grip.notes:
+                return two_words(self.grip, statement)
+            return self._say(statement.epoch, statement.height, statement.header)
         if isinstance(message, Certified) and message.certificate.kind is CertificateKind.NOTARIZATION:
             certificate = message.certificate
+            if (certificate.epoch, certificate.height) in self.grip.notes:
+                return []
             return self._say(certificate.epoch, certificate.height, certificate.header)
         return []
 
     def says(self, effect: object, now_ms: int) -> list[object]:
         """Its own proposals get all its votes too."""
         message = messages_of(effect)
-        if isinstance(message, Propose):
+        if isinstance(message, Propose) and (message.statement.epoch, message.statement.height) not in self.grip.notes:
             statement = message.statement
             return [effect, *self._say(statement.epoch, statement.height, statement.header)]
         return [effect]
@@ -265,6 +290,7 @@ class SkipsTheLast(Trick):
 
 TRICKS: Mapping[str, type[Trick]] = {
     "two-proposals": TwoProposals,
+    "proposes-twice": ProposesTwice,
     "skips-heights": SkipsHeights,
     "says-everything": SaysEverything,
     "two-faces": TwoFaces,

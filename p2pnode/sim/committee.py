@@ -1,4 +1,4 @@
-"""The scenario ``committee``: oracles that order batches, hand over from committee to committee, and are put to trouble.
+"""The scenario ``committee``: oracles that order batches, hand over from one committee to the next, and get in trouble.
 
 Correct nodes run production's machine; those that a seed makes Byzantine run it behind tricks (``byzantine``). Until
 the heal everything goes wrong that may; afterwards the promises of liveness fall due, and a last member is restarted.
@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 
-from p2pnode.sim.byzantine import ByzantineProgram
+from p2pnode.sim.byzantine import ByzantineProgram, Notes
 from p2pnode.sim.byzantine_tricks import draw_tricks
 from p2pnode.sim.committee_bounds import Bounds
 from p2pnode.sim.committee_checkers import committee_checkers
@@ -27,6 +27,7 @@ from protocol.core.params import Params
 
 FAULTS_FROM_MS = 500
 HEAL_MS = 20_000
+QUIET_HEAL_MS = 3_000
 LATE_START_MS = 600
 END_MS = 3_600_000
 """Never reached: a world is over when all that is promised has happened, or should have."""
@@ -47,13 +48,13 @@ def _build(tuning: Tuning, setup: Setup) -> Scenario:
     world = World(setup.seed, genesis, plan.profile, setup.keys, setup.lines_max)
     world.network.lossy = frozenset({"member"})
     roles = _Roles.draw(rng, plan, tuning, tuple(keys))
-    keeps = rng.random() < 0.5
+    keeps, notes = rng.random() < 0.5, Notes()
     for name, key in keys.items():
         tricks = roles.tricks.get(name)
         program = (
             OracleProgram(key, genesis, ledger)
             if tricks is None
-            else ByzantineProgram(key, genesis, ledger, tricks, Random(f"tricks/{setup.seed}/{name}"))
+            else ByzantineProgram(key, genesis, ledger, tricks, Random(f"tricks/{setup.seed}/{name}"), notes)
         )
         known = tuple(other for other in everybody if other != key.node_id) if keeps else ()
         skew_ms = rng.randint(-300, 300)
@@ -64,13 +65,19 @@ def _build(tuning: Tuning, setup: Setup) -> Scenario:
     bounds = Bounds(plan)
     work = Work(world, plan, Random(f"work/{setup.seed}"))
     world.watched_by(committee_checkers(world, bounds, ledger, work, roles.sound))
-    work.begin(HEAL_MS)
+    heal_ms = QUIET_HEAL_MS if tuning.quiet else HEAL_MS
+    work.begin(heal_ms)
     faults = _faults(Random(f"faults/{setup.seed}"), plan, tuning, roles)
-    return Scenario(world, faults, HEAL_MS, END_MS)
+    return Scenario(world, faults, heal_ms, END_MS)
 
 
 def _hardly_resends(params: Params) -> Params:
     return replace(params, resend_interval_ms=120_000)
+
+
+def _hasty(params: Params) -> Params:
+    """Timers so short that a world which never gets on is soon found out."""
+    return replace(params, delta_ms=50, resend_interval_ms=1_000, block_interval_ms_min=100, heartbeat_ms=10_000)
 
 
 class _Roles:
@@ -143,12 +150,13 @@ PROFILES = {
     "committee": Tuning(),
     "committee-equivocators": Tuning(size=7, byzantine=(_EQUIVOCATOR, _EQUIVOCATOR), follow="rotate"),
     "committee-five": Tuning(size=5, byzantine=(_EQUIVOCATOR,), follow="same"),
+    "committee-doubler": Tuning(size=4, byzantine=(("proposes-twice",),)),
     "committee-skipper": Tuning(size=4, byzantine=(("skips-heights", "says-everything"),)),
     "committee-whisperer": Tuning(
         size=4, byzantine=(("speaks-to-some",),), quiet=True, delay_deltas=0.5, params=_hardly_resends
     ),
-    "committee-far": Tuning(size=4, byzantine=(), quiet=True, delay_deltas=8.0),
-    "committee-late": Tuning(size=4, byzantine=(), quiet=True, delay_deltas=2.0),
+    "committee-far": Tuning(size=4, byzantine=(), quiet=True, delay_deltas=8.0, params=_hasty),
+    "committee-late": Tuning(size=4, byzantine=(), quiet=True, delay_deltas=2.0, params=_hasty),
     "committee-crashes": Tuning(size=4, byzantine=(), crashes=True),
     "committee-lost-logs": Tuning(size=4, lost_logs=True, crashes=True),
 }

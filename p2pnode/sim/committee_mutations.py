@@ -83,7 +83,7 @@ def _take_the_last(inner: Callable[..., Any], consensus: Any, message: Any, now_
 
 
 def _may_vote_again(inner: Callable[..., Any], consensus: Any, kind: StatementKind) -> Any:
-    return kind is StatementKind.VOTE and consensus.me is not None or inner(kind)
+    return (kind is StatementKind.VOTE and consensus.me is not None) or inner(kind)
 
 
 def _vote_once_a_block(inner: Callable[..., Any], consensus: Any, now_ms: int) -> Any:
@@ -139,7 +139,11 @@ def _nothing(_inner: Callable[..., Any], _self: Any, *_args: Any) -> None:
 
 COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
     "send-before-durable": Mutation(
-        "what a member signs leaves before it is durable", "committee", ("S3",), 3, _around(Simplex, "_say", _send_first)
+        "what a member signs leaves before it is durable",
+        "committee",
+        ("S3",),
+        3,
+        _around(Simplex, "_say", _send_first),
     ),
     "quorum-of-2f": Mutation(
         "2f members make a certificate",
@@ -148,9 +152,7 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         40,
         lambda: replaced(members, "quorum_of", lambda size: 2 * members.faulty_max(size)),
     ),
-    "quorum-of-half": Mutation(
-        "f+1 of n = 5 make a certificate", "committee-five", ("S1", "S17"), 40, _five_members
-    ),
+    "quorum-of-half": Mutation("f+1 of n = 5 make a certificate", "committee-five", ("S1", "S17"), 40, _five_members),
     "finalize-after-nullify": Mutation(
         "a member that gave a height up finalizes it when it is notarized after all",
         "committee",
@@ -167,7 +169,7 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
     ),
     "two-votes": Mutation(
         "a member votes for a leader's second block too",
-        "committee-equivocators",
+        "committee-doubler",
         ("S2",),
         10,
         _all(
@@ -192,7 +194,9 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee-far",
         ("L1",),
         10,
-        lambda: replaced(simplex, "timeout_ms", lambda params, f, height, _final: timeout_ms(params, f, height, height)),
+        lambda: replaced(
+            simplex, "timeout_ms", lambda params, f, height, _final: timeout_ms(params, f, height, height)
+        ),
     ),
     "back-off-by-nullifications": Mutation(
         "the timer backs off for heights that were given up, not for heights that are not final",
@@ -231,4 +235,3 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
     ),
 }
 """By name."""
-

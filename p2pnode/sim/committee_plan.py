@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from p2pnode.sim.links import Profile
+from protocol.committee import members
 from protocol.committee.counter import NextCommittee
 from protocol.committee.election import Candidate, elect
 from protocol.committee.members import Committee, faulty_max
@@ -62,7 +63,9 @@ class Plan:
 
 def draw_plan(rng: Random, tuning: Tuning) -> Plan:
     """From 4 to 30 nodes, mostly few."""
-    size = tuning.size or rng.choices((4, 7, 10, 13, 22, 28), (66, 22, 6, 3, 2, 1))[0]
+    drawn = rng.choices((4, 7, 10, 13, 22, 28), (66, 22, 6, 3, 2, 1))[0]
+    # A size that is none is rounded down, unless a mutation allows it.
+    size = drawn if tuning.size is None else max(n for n in members.COMMITTEE_SIZES if n <= tuning.size)
     spare = rng.choice((0, 0, 1, 2, 3, 6)) if size < 20 else rng.choice((0, 1, 2))
     nodes = min(NODES_MAX, size + spare)
     follow = tuning.follow or rng.choice(("same", "rotate", "rotate", "elect", "resize"))

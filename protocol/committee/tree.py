@@ -166,9 +166,16 @@ class Tree:
     def settleable(self) -> Certificate | None:
         """The highest finalization whose block and all before it are here."""
         for height in sorted(self.finalizations, reverse=True):
-            if self._executes(self.finalizations[height].header):
+            header = self.finalizations[height].header
+            if self._executes(header) and self._follows_base(header):
                 return self.finalizations[height]
         return None
+
+    def _follows_base(self, digest: bytes) -> bool:
+        """Always so with at most f faulty; beyond that nothing that contradicts what is final is followed."""
+        while (header := self.headers.get(digest)) is not None and header.height > self.base.header.height:
+            digest = header.parent
+        return digest == self.base.digest
 
     def settle(self, certificate: Certificate) -> list[Header]:
         """Move the base up to a finalized block; returns the headers from the old base (exclusive), lowest first."""

@@ -1,6 +1,7 @@
 """What oracles tell each other: headers, signed statements of a slot, certificates, batches, bodies and evidence."""
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -162,11 +163,14 @@ class Block(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     certificate: Certificate | None = None
 
 
+@lru_cache(maxsize=256)
 def header_digest(domain: Domain, header: Header) -> Digest:
     """The name of a block. Spec: [BLOCK-HEADER.1]"""
     return typed_digest(domain, header)
 
 
+# All members sign the same of a slot, and each node checks it once a member.
+@lru_cache(maxsize=256)
 def statement_digest(domain: Domain, kind: StatementKind, epoch: int, height: int, header: bytes) -> Digest:
     """What the signature of a statement covers."""
     match kind:

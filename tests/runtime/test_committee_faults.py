@@ -120,3 +120,22 @@ def test_a_second_process_with_the_same_key_is_kept_out(net: Net, tmp_path: Path
     ended = p2pnode(tmp_path, "run", "--role", "oracle", "--state-dir", oracle.folder, **env)
     assert_refused(ended, "is in use by another node")
     assert oracle.signing == "yes"
+
+
+@pytest.mark.long
+def test_of_seven_two_are_killed_and_come_back(tmp_path: Path) -> None:
+    """f of 3f+1, one of them the leader: at most four heights in a row are theirs."""
+    with open_net(tmp_path, size=7) as net:
+        net.start()
+        net.await_signing()
+        with net.load():
+            leader = next_leader(net)
+            victims = [leader, net.others(leader)[0]]
+            for oracle in victims:
+                oracle.kill()
+            for _ in range(10):
+                net.await_heights(net.highest, within_s=bound_s(net.params, 7, 4))
+            net.start(*victims)
+            for oracle in victims:
+                net.await_signing(oracle, within_s=2 * BACK_S)
+                net.await_leading(oracle, net.highest, within_s=2 * BACK_S)

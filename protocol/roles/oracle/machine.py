@@ -138,7 +138,7 @@ class OracleMachine:
         """Take one event; total on whatever a peer sent."""
         effects = self._turn(now_ms) if self.simplex.closed else []
         effects += self._handle(event, now_ms)
-        effects += self._syncing.look(self.simplex, self._sources(), now_ms)
+        effects += self._syncing.look(self.simplex, self.me, now_ms)
         return effects if self.disk_failed is None else [each for each in effects if not isinstance(each, Persist)]
 
     def _handle(self, event: object, now_ms: int) -> list[object]:
@@ -424,10 +424,6 @@ class OracleMachine:
         if self.disk_failed is not None:
             return self.links.aim((), (), now_ms)
         return self.links.aim(*aims(self.simplex, self.me, self._closing, bool(self._kept)), now_ms)
-
-    def _sources(self) -> tuple[NodeId, ...]:
-        """Who may be asked for what is missing."""
-        return tuple(member for member in self.simplex.committee.members if member != self.me)
 
     def _final(self) -> Certified | None:
         final = self.simplex.tree.final

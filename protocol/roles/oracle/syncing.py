@@ -74,16 +74,20 @@ class Syncing:
         """A peer is no member any more, or gone."""
         self._ahead.pop(peer, None)
 
-    def look(self, simplex: Simplex, peers: tuple[NodeId, ...], now_ms: int) -> list[object]:
-        """Ask the next peer if something is missing and nobody is asked."""
+    def look(self, simplex: Simplex, me: NodeId, now_ms: int) -> list[object]:
+        """Ask the next member if something is missing and nobody is asked."""
+        if self._asked is not None:
+            return []
         missing = self._missing(simplex)
-        self._waiting = missing is not None and bool(peers)
+        self._waiting = missing is not None
         if missing is None:
             self._cursor = None
-        if self._asked is not None or missing is None or not peers or now_ms < self._not_before_ms:
             return []
+        if now_ms < self._not_before_ms:
+            return []
+        peers = [member for member in simplex.committee.members if member != me]
         ahead = [peer for peer in peers if self._ahead.get(peer, (0, 0))[0] > simplex.committee.epoch]
-        among = ahead or list(peers)
+        among = ahead or peers
         peer = among[self._turn % len(among)]
         epoch, (first, last) = simplex.committee.epoch, missing
         if self._cursor is not None and self._cursor[0] == epoch and first <= self._cursor[1] < last:
