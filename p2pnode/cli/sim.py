@@ -12,7 +12,7 @@ from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import ProgressLine, paint, print_error, print_json
 from p2pnode.sim.mutations import MUTATIONS
 from p2pnode.sim.runner import Result, run_many, run_whole
-from p2pnode.sim.scenarios import SCENARIOS
+from p2pnode.sim.scenarios import MAIN, SCENARIOS
 from p2pnode.sim.shrink import shrink
 
 SEEDS_DEFAULT = 100
@@ -32,7 +32,9 @@ def configure(subparsers: Any) -> None:
     seeds.add_argument("--seeds", type=_count, metavar="N", help=f"how many seeds (default: {SEEDS_DEFAULT})")
     seeds.add_argument("--seed", type=_number, metavar="S", help="only this one")
     parser.add_argument("--from", dest="first", type=_number, default=0, metavar="S", help="the first of the seeds")
-    parser.add_argument("--scenario", choices=(*SCENARIOS, "all"), default="all", help="what to play (default: all)")
+    parser.add_argument(
+        "--scenario", choices=(*SCENARIOS, "all"), default="all", help=f"what to play (default: {' and '.join(MAIN)})"
+    )
     parser.add_argument(
         "--shrink", action="store_true", help="of a violated run, leave out all faults it does not need"
     )
@@ -100,7 +102,7 @@ def _play(args: argparse.Namespace) -> Iterator[Result]:
 def _scenarios(args: argparse.Namespace) -> Sequence[str]:
     if args.mutation is not None:
         return (MUTATIONS[args.mutation].scenario,)
-    return tuple(SCENARIOS) if args.scenario == "all" else (args.scenario,)
+    return MAIN if args.scenario == "all" else (args.scenario,)
 
 
 def _shrunk(result: Result) -> Result:

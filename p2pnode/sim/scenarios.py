@@ -9,3 +9,6 @@ SCENARIOS: Mapping[str, Builder] = {
     "fast-path": fast_path.build,
     **{name: committee.builder(tuning) for name, tuning in committee.PROFILES.items()},
 }
+
+MAIN = ("committee", "fast-path")
+"""Those that are played where none is named; the others are variants of the committee's for mutations."""
