@@ -16,9 +16,9 @@ from protocol.committee.counter import CounterLedger
 from protocol.committee.members import Committee
 from protocol.core.codec import Message
 from protocol.core.genesis import Genesis
-from protocol.core.ids import NodeId
+from protocol.core.ids import Digest, NodeId
 from protocol.core.machine import Channel, Close, Open, Persist, Send, SendAll
-from protocol.core.signing import Digest, typed_digest
+from protocol.core.signing import typed_digest
 from protocol.messages.committee import NO_HEADER, Batch, SignedBatch, Statement, StatementKind, statement_digest
 from protocol.roles.oracle import OracleMachine
 

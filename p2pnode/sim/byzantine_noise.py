@@ -96,8 +96,8 @@ class OldNews(Often):
         message = event.message if isinstance(event, Received) else None
         if isinstance(message, Certified | State | Propose | Offer) and self.grip.rng.random() < 0.3:
             self._old.append(message)
-        if isinstance(message, State):
-            peer = self.grip.inner.links.from_member(event.channel)  # type: ignore[union-attr]
+        if isinstance(event, Received) and isinstance(message, State):
+            peer = self.grip.inner.links.from_member(event.channel)
             if peer is not None:
                 # Its first words are the most useful: their epochs are long over.
                 self._by_member.setdefault(peer, deque(maxlen=20))

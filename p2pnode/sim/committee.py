@@ -97,8 +97,7 @@ class _Roles:
         if tuning.byzantine is not None:
             chosen = rng.sample(list(names), len(tuning.byzantine))
             return cls(names, dict(zip(chosen, tuning.byzantine, strict=True)), ())
-        loses = (lambda: rng.random() < 0.3) if tuning.lost_logs is None else (lambda: tuning.lost_logs)
-        weak = [name for name in faulty if loses()]
+        weak = [name for name in faulty if (rng.random() < 0.3 if tuning.lost_logs is None else tuning.lost_logs)]
         return cls(names, {name: draw_tricks(rng) for name in faulty if name not in weak}, weak)
 
 

@@ -11,7 +11,7 @@ from p2pnode.sim.disk import Batch
 from p2pnode.sim.host import Host
 from protocol.committee import storage
 from protocol.committee.certificates import batch_digest
-from protocol.committee.evidence import convict
+from protocol.committee.evidence import Evidence, convict
 from protocol.committee.signer import BATCH, STATEMENT, batch_key, statement_key
 from protocol.core.codec import Message
 from protocol.core.errors import EvidenceError
@@ -153,7 +153,12 @@ class OnlyTheGuilty(Checker):
         news = news_in(message)
         if news is None:
             return
-        for conflict in (*news.conflicting_statements, *news.conflicting_batches, *news.conflicting_frames):
+        told: tuple[Evidence, ...] = (
+            *news.conflicting_statements,
+            *news.conflicting_batches,
+            *news.conflicting_frames,
+        )
+        for conflict in told:
             try:
                 node = convict(self._reading.domain, conflict)
             except EvidenceError:

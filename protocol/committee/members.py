@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from protocol.committee.election import committee_root, epoch_seed, leader_order
 from protocol.core.errors import ParameterError
 from protocol.core.ids import Digest, NetworkId, NodeId
-from protocol.core.params import COMMITTEE_SIZES
+from protocol.core.params import COMMITTEE_SIZES as COMMITTEE_SIZES
 
 
 def faulty_max(size: int) -> int:
