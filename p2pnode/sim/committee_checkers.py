@@ -9,6 +9,7 @@ from p2pnode.sim.committee_chain import OneChain, SameState
 from p2pnode.sim.committee_ending import ComesBack
 from p2pnode.sim.committee_promises import Promises
 from p2pnode.sim.committee_reading import Reading
+from p2pnode.sim.committee_tables import NobodyIsCutOff, committee_tables
 from p2pnode.sim.committee_word import HoldsWhatItVotesFor, KeepsItsWord, OnlyTheGuilty
 from p2pnode.sim.committee_work import Work
 from p2pnode.sim.relaying import NobodyIsBlamed
@@ -26,4 +27,5 @@ def committee_checkers(
     promises = Promises(bounds, states, sound)
     back = ComesBack(bounds, states, promises, work, Random(f"ending/{world.seed}"), sound)
     word, guilty = KeepsItsWord(reading), OnlyTheGuilty(reading)
-    return (word, HoldsWhatItVotesFor(), chain, states, guilty, NobodyIsBlamed(), promises, back)
+    alone = (HoldsWhatItVotesFor(), NobodyIsBlamed(), NobodyIsCutOff(), committee_tables())
+    return (word, chain, states, guilty, *alone, promises, back)

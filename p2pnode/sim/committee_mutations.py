@@ -210,7 +210,7 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee-crashes",
         ("S2",),
         40,
-        _around(Signer, "_load", _forget_nullifies),
+        _all(_around(Signer, "_load", _forget_nullifies), _around(Signer, "lacks", _nothing)),
     ),
     "vote-before-block": Mutation(
         "a member votes for a block that it would not have after a crash",
@@ -231,7 +231,7 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee-lost-logs",
         ("S2",),
         40,
-        _all(_around(Starting, "__init__", _never_lost), _around(Starting, "examine", _nothing)),
+        _all(_around(Starting, "__init__", _never_lost), _around(Signer, "lacks", _nothing)),
     ),
 }
 """By name."""

@@ -38,6 +38,8 @@ class Tuning:
     params: Callable[[Params], Params] | None = None
     delay_deltas: float | None = None
     """The longest real delay, in Δ."""
+    even: bool = False
+    """All nodes are about as far from each other as the farthest."""
     follow: str | None = None
 
 
@@ -74,7 +76,8 @@ def draw_plan(rng: Random, tuning: Tuning) -> Plan:
     if tuning.params is not None:
         params = tuning.params(params).validate()
     deltas = tuning.delay_deltas or rng.choices((0.1, 0.5, 0.9, 2.0, 8.0), (30, 30, 20, 10, 10))[0]
-    return Plan(size, nodes, params, _profile(rng, params, deltas), follow, rng.randint(0, _faulty_max(smallest)))
+    profile = _profile(rng, params, deltas, even=tuning.even)
+    return Plan(size, nodes, params, profile, follow, rng.randint(0, _faulty_max(smallest)))
 
 
 def _faulty_max(size: int) -> int:
@@ -98,9 +101,11 @@ def draw_params(rng: Random, size: int) -> Params:
     ).validate()
 
 
-def _profile(rng: Random, params: Params, deltas: float) -> Profile:
+def _profile(rng: Random, params: Params, deltas: float, *, even: bool) -> Profile:
     """Delays up to so many Δ, distance, jitter and stragglers together."""
     longest_us = int(params.delta_ms * 1_000 * deltas)
+    if even:
+        return Profile((longest_us * 85 // 100, longest_us * 95 // 100), 500, 0, 0)
     late_bp = rng.choice((0, 50, 300))
     late_us = longest_us // 4 if late_bp else 0
     far_us = (longest_us - late_us) * 10_000 // 13_000

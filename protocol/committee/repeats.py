@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from protocol.committee.certificates import statements_of
 from protocol.committee.effects import ToMembers
 from protocol.committee.simplex import Simplex
-from protocol.messages.committee import CertificateKind, Offer, State, Statement, StatementKind
+from protocol.messages.committee import Offer, State, Statement, StatementKind
 
 RESENT_MAX = 256
 """Of certificates the lowest, of statements the highest, that are sent again at a time."""
@@ -45,17 +45,11 @@ def wanted(simplex: Simplex) -> tuple[int, int] | None:
     base, final = tree.base.header.height, tree.final_height
     if final > base:
         return base + 1, final
-    missing = tree.missing_body()
+    lowest = tree.incomplete(below=height)
     tally = simplex.tallies.get(height)
     proposed = None if tally is None else tally.proposal
     if proposed is None and simplex.proposed(height) is not None:
-        return min(height, missing or height), height
+        return lowest or height, height
     if proposed is not None and tree.headers.get(proposed.header.parent) is None:
         return base + 1, height - 1
-    gap = next((at for at in range(base + 1, height) if not _passed(simplex, at)), None)
-    lowest = min((at for at in (missing, gap) if at is not None), default=None)
-    return None if lowest is None else (lowest, max(lowest, height - 1))
-
-
-def _passed(simplex: Simplex, height: int) -> bool:
-    return any(simplex.tree.knows(kind, height) for kind in CertificateKind)
+    return None if lowest is None else (lowest, height - 1)

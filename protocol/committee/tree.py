@@ -37,6 +37,8 @@ class Tree:
         """Blocks that are still on disk, until the next one is final."""
         self._states: dict[bytes, Any] = {base.digest: base.state}
         self._invalid: dict[bytes, str] = {}
+        self._whole_to = base.header.height
+        """Up to here nothing is missing: every event asks, and need not begin at the base."""
 
     @property
     def final_height(self) -> int:
@@ -61,6 +63,7 @@ class Tree:
         if self.knows(certificate.kind, certificate.height):
             return False
         self._of(certificate.kind)[certificate.height] = certificate
+        self._whole_to = min(self._whole_to, certificate.height - 1)
         if certificate.kind is CertificateKind.FINALIZATION and certificate.height > self.final_height:
             self.final = certificate
         return True
@@ -208,10 +211,18 @@ class Tree:
                 for known in (self.headers, self.bodies, self._states, self._invalid):
                     known.pop(digest, None)
 
-    def missing_body(self) -> int | None:
-        """The lowest height at which a certified block's body is not here."""
-        certified = [*self.notarizations.values(), *self.finalizations.values()]
-        return min((c.height for c in certified if c.header not in self.bodies), default=None)
+    def incomplete(self, below: int) -> int | None:
+        """The lowest height above the base and below another at which there is no certificate, or a certified block's
+        body is missing; None if there is none."""
+        at = max(self._whole_to, self.base.header.height) + 1
+        while at < below and self._is_whole(at):
+            at += 1
+        self._whole_to = at - 1
+        return at if at < below else None
+
+    def _is_whole(self, height: int) -> bool:
+        named = [known[height] for known in (self.notarizations, self.finalizations) if height in known]
+        return bool(named or height in self.nullifications) and all(each.header in self.bodies for each in named)
 
     def _of(self, kind: CertificateKind) -> dict[int, Certificate]:
         match kind:

@@ -33,6 +33,7 @@ class Links:
         """Keep links to these members, and to nobody else; these and ``guests`` may open one to this node."""
         before, self._members = self._members, tuple(members)
         self._guests = frozenset(guests)
+        self._delays_ms = {peer: delay for peer, delay in self._delays_ms.items() if peer in self._members}
         effects: list[object] = []
         for peer in [peer for peer in self._out if peer not in self._members]:
             effects.append(Close(self._drop_out(peer), COMMITTEE))
