@@ -4,6 +4,7 @@ from p2pnode.sim.checkers import Checker
 from p2pnode.sim.drive import Drive
 from p2pnode.sim.tables import Bound, Table, TablesAreBounded
 from protocol.committee.counter import HOMES_KEPT
+from protocol.committee.simplex import BODIES_AHEAD_MAX
 from protocol.core.ids import NodeId
 from protocol.core.machine import Note
 from protocol.core.params import Params
@@ -27,7 +28,7 @@ def _heights(_params: Params) -> int:
 
 
 def _reach(params: Params) -> int:
-    return 2 * params.heights_ahead_max + 2
+    return params.heights_ahead_max + max(params.heights_ahead_max, BODIES_AHEAD_MAX) + 1
 
 
 def _waiting(params: Params) -> int:
@@ -61,7 +62,7 @@ TABLES = {
     "waiting._items": _kept(HOMES_KEPT * MEMBERS_MAX),
     "waiting._items[]": _same(_waiting),
     "waiting.convicted": _kept(16 * MEMBERS_MAX),
-    "_kept._kept": Table(lambda params: HOMES_KEPT * params.batches_waiting_max),
+    "_kept._kept": _same(lambda params: HOMES_KEPT * params.batches_waiting_max),
     # What an epoch is made of.
     ".committee.places": _same(_members),
     ".committee._orders": _kept(1),

@@ -101,7 +101,7 @@ class Simplex:
         certified = [certificate.height for certificate in certificates]
         self._enter(1 + max([self.tree.final_height, *certified]), now_ms)
         if self.me is not None:
-            for statement in self.signer.statements(epoch, above=self.tree.final_height):
+            for statement in self.signer.statements(epoch, above=self._lowest_of_interest()):
                 self._add(statement, self.me)
         proposed = self.signer.signed(StatementKind.PROPOSAL, epoch, self.height)
         if proposed is not None and proposed.header in self.tree.bodies:
@@ -380,8 +380,10 @@ class Simplex:
         return self.me is not None and self.committee.leader(self.height) == self.me
 
     def _in_reach(self, height: int, ahead: int) -> bool:
-        lowest = max(self.tree.final_height, self.height - self._params.heights_ahead_max)
-        return lowest < height <= self.height + ahead
+        return self._lowest_of_interest() < height <= self.height + ahead
+
+    def _lowest_of_interest(self) -> int:
+        return max(self.tree.final_height, self.height - self._params.heights_ahead_max)
 
     def _tally(self, height: int) -> Tally:
         return self.tallies.setdefault(height, Tally())

@@ -350,7 +350,7 @@ class OracleMachine:
         self, now_ms: int, certified: tuple[Certified, ...] = (), statements: tuple[Statement, ...] = ()
     ) -> list[object]:
         message = self.news.message(now_ms, certified, statements) if self.member else None
-        at_ms = self.news.next_deadline()
+        at_ms = self.news.next_deadline() if self.member else None
         if at_ms is not None:
             self._deadlines.set("news", max(at_ms, now_ms + 1))
         return [] if message is None else [Publish("committee", seal(self._domain, self._sign, message), COMMITTEE)]
