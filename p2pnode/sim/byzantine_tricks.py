@@ -267,27 +267,6 @@ class TwoBatches(Trick):
         return [*grip.to(one_half, message), *grip.to(other_half, Offer(other))]
 
 
-class SkipsTheLast(Trick):
-    """Proposes on the parent's parent where it can, as if the parent had been nullified."""
-
-    def says(self, effect: object, now_ms: int) -> list[object]:
-        """See Trick."""
-        message = messages_of(effect)
-        if not isinstance(message, Propose) or not isinstance(effect, SendAll):
-            return [effect]
-        grip, tree = self.grip, self.grip.inner.simplex.tree
-        parent = tree.headers.get(message.header.parent)
-        older = None if parent is None else tree.headers.get(parent.parent)
-        before = None if parent is None or older is None else tree.state_after(parent.parent)
-        if parent is None or older is None or before is None:
-            return [effect]
-        made = make_header(message.header.epoch, message.header.height, parent.parent, before.roots, keccak(b""))
-        digest = header_digest(grip.domain, made)
-        statement = grip.sign(StatementKind.PROPOSAL, made.epoch, made.height, digest)
-        certificate = tree.certified(parent.parent, older.height)
-        return [SendAll(effect.channels, Propose(statement, made, b"", certificate, ()))]
-
-
 TRICKS: Mapping[str, type[Trick]] = {
     "two-proposals": TwoProposals,
     "proposes-twice": ProposesTwice,
@@ -301,7 +280,6 @@ TRICKS: Mapping[str, type[Trick]] = {
     "speaks-to-some": SpeaksToSome,
     "censor": Censor,
     "two-batches": TwoBatches,
-    "skips-the-last": SkipsTheLast,
     **NOISE,
 }
 

@@ -65,7 +65,7 @@ class Plan:
 
 def draw_plan(rng: Random, tuning: Tuning) -> Plan:
     """From 4 to 30 nodes, mostly few."""
-    drawn = rng.choices((4, 7, 10, 13, 22, 28), (66, 22, 6, 3, 2, 1))[0]
+    drawn = rng.choices((4, 7, 10, 13, 22, 28), (680, 220, 60, 30, 7, 3))[0]
     # A size that is none is rounded down, unless a mutation allows it.
     size = drawn if tuning.size is None else max(n for n in members.COMMITTEE_SIZES if n <= tuning.size)
     spare = rng.choice((0, 0, 1, 2, 3, 6)) if size < 20 else rng.choice((0, 1, 2))

@@ -13,7 +13,7 @@ from p2pnode.sim.mutations import MUTATIONS
 from p2pnode.sim.runner import run, run_many
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = range(150)
+SEEDS = range(500)
 LONG_SEEDS = range(1_000, 2_000)
 MINE = [name for name, mutation in MUTATIONS.items() if mutation.scenario == "fast-path"]
 
