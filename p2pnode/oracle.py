@@ -39,7 +39,7 @@ async def make_machine(
     signer.forget(recent)
     reason = None if lost is None else lost.what
     if reason is not None:
-        log.warning("the signer log is lost, so nothing is signed before the next epoch: %s", reason)
+        log.warning("the signer log is lost, so nothing is signed in this epoch and the next: %s", reason)
     settings = OracleSettings(node, genesis.committee, CounterLedger(domain, params), signer, reason, store.load)
     machine = OracleMachine(settings, domain, params, sign, clock())
     if not machine.member:

@@ -170,7 +170,7 @@ class SignerLog:
         if isinstance(self._found, Lost):
             raise SignerLogLost(
                 f"the signer log is lost: {self._found.what}",
-                hint="the node follows the committee and signs again from the next epoch; never put back a copy",
+                hint="the node follows the committee and signs again after the next epoch; never put back a copy",
             )
         return self._found
 

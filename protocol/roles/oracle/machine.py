@@ -57,7 +57,7 @@ from protocol.roles.oracle.history import History, Presence
 from protocol.roles.oracle.kept import KeptBatches, refusal
 from protocol.roles.oracle.links import Links
 from protocol.roles.oracle.news import News
-from protocol.roles.oracle.starting import Starting, recall
+from protocol.roles.oracle.starting import SILENT_EPOCHS, Starting, recall
 from protocol.roles.oracle.syncing import SERVED_MAX, Load, Syncing, make_page
 
 
@@ -224,8 +224,8 @@ class OracleMachine:
         return effects
 
     def _silence(self, reason: str) -> list[object]:
-        """The log is lost: nothing is signed in this epoch any more. Spec: [SIGNER-LOST.1]"""
-        records = self.signer.silence(self.simplex.committee.epoch + 1)
+        """The log is lost: nothing is signed in this epoch, nor in the next. Spec: [SIGNER-LOST.1]"""
+        records = self.signer.silence(self.simplex.committee.epoch + SILENT_EPOCHS)
         if not records:
             return []
         told = (("why", reason), ("silent_before", self.signer.silent_before_epoch))

@@ -15,6 +15,11 @@ from protocol.messages.committee import (
     Recalled,
 )
 
+SILENT_EPOCHS = 2
+"""A lost key signs nothing in the epoch that 2f others are in, nor in the next. It may have been the only one to hear
+that the epoch was closed, and have signed in the next one already; had it come further than that, 2f+1 members would
+have finalized the next one's end, and of the 2f who answer at least one would be in it."""
+
 
 class Starting:
     """Waits for the answers of 2f other members; answering needs no log, so all can start at once.

@@ -152,35 +152,41 @@ LACKING: list[dict[str, Any]] = [
 
 @pytest.mark.spec("SIGNER-LOST.1")
 @pytest.mark.parametrize("shown", LACKING)
-def test_a_log_that_lacks_what_another_shows_is_lost_and_silent_until_the_next_epoch(shown: dict[str, Any]) -> None:
+def test_a_log_that_lacks_what_another_shows_is_lost_and_silent_in_this_epoch_and_the_next(
+    shown: dict[str, Any],
+) -> None:
     oracle = Oracle().join()
     oracle.say(ONE, answer(**shown))
     oracle.say(OTHER, ANSWER)
     assert "oracle.log-lost" in oracle.notes()
     assert any(isinstance(effect, Persist) for effect in oracle.did)
     assert not votes(oracle)
-    assert "silent before epoch 2" in oracle.machine.signing
+    assert "silent before epoch 3" in oracle.machine.signing
     # Also after it starts again.
     oracle.restart()
     oracle.join()
     for place in ALL[:2]:
         oracle.say(place, ANSWER)
     assert not votes(oracle)
-    assert "silent before epoch 2" in oracle.machine.signing
-    votes_in_the_next(oracle)
+    assert "silent before epoch 3" in oracle.machine.signing
+    signs_in_the_one_after_next(oracle)
 
 
-def votes_in_the_next(oracle: Oracle) -> None:
-    """The epoch closes, and in the next one it signs."""
-    blocks = chain(PARAMS.epoch_blocks)
-    for block in blocks[1:]:
-        oracle.say(ONE, Certified(block.notarization(), block.header))
-    oracle.say(ONE, Certified(blocks[-1].finalization(), blocks[-1].header))
-    assert oracle.machine.simplex.committee.epoch == 2
+def signs_in_the_one_after_next(oracle: Oracle) -> None:
+    """Two epochs close, and in the one after them it signs."""
+    first = opening()
+    for epoch in (1, 2):
+        assert oracle.machine.simplex.committee.epoch == epoch
+        assert "silent before epoch 3" in oracle.machine.signing
+        blocks = chain(PARAMS.epoch_blocks, first)
+        for block in blocks[1:]:
+            oracle.say(ONE, Certified(block.notarization(), block.header))
+        oracle.say(ONE, Certified(blocks[-1].finalization(), blocks[-1].header))
+        first = opening(epoch + 1, blocks[-1].state)
     assert oracle.machine.signing == "yes"
-    first = build(opening(2, blocks[-1].state), 1)
-    oracle.say(ONE, propose(first))
-    assert oracle.machine.signer.signed(VOTE, 2, 1) == say(ME, VOTE, 1, first.digest, epoch=2)
+    block = build(first, 1)
+    oracle.say(ONE, Certified(block.notarization([ONE, OTHER, THIRD]), block.header))
+    assert oracle.machine.signer.signed(FINALIZE, 3, 1) == say(ME, FINALIZE, 1, block.digest, epoch=3)
 
 
 @pytest.mark.spec("SIGNER-LOST.1")
@@ -190,7 +196,7 @@ def test_a_log_that_is_missing_is_lost_whatever_the_others_say() -> None:
         oracle.say(place, ANSWER)
     assert "oracle.log-lost" in oracle.notes()
     assert not votes(oracle)
-    votes_in_the_next(oracle)
+    signs_in_the_one_after_next(oracle)
 
 
 @pytest.mark.spec("SIGNER-LOST.1")
@@ -244,14 +250,14 @@ def test_old_statements_of_a_key_do_not_silence_it_for_ever() -> None:
     oracle.say(ONE, shown)
     oracle.say(OTHER, ANSWER)
     assert "oracle.log-lost" in oracle.notes()
-    votes_in_the_next(oracle)
+    signs_in_the_one_after_next(oracle)
     oracle.say(ONE, shown)
     assert oracle.notes() == []
     assert oracle.machine.signing == "yes"
     oracle.restart()
     oracle.join()
     for place in ALL[:2]:
-        oracle.say(place, msgspec.structs.replace(shown, epoch=2))
+        oracle.say(place, msgspec.structs.replace(shown, epoch=3))
     assert oracle.machine.signing == "yes"
 
 
