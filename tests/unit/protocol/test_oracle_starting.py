@@ -152,7 +152,7 @@ LACKING: list[dict[str, Any]] = [
 
 @pytest.mark.spec("SIGNER-LOST.1")
 @pytest.mark.parametrize("shown", LACKING)
-def test_a_log_that_lacks_what_another_shows_is_lost_and_silent_in_this_epoch_and_the_next(
+def test_a_log_that_lacks_what_another_shows_is_lost_and_silent_for_two_epochs(
     shown: dict[str, Any],
 ) -> None:
     oracle = Oracle().join()
