@@ -10,7 +10,8 @@ import pytest
 
 from p2pnode.cli.entry import main
 from p2pnode.sim.mutations import MUTATIONS
-from p2pnode.sim.runner import run, run_many
+from p2pnode.sim.runner import run
+from tests.simulation.played import play
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = range(500)
@@ -18,23 +19,13 @@ LONG_SEEDS = range(1_000, 2_000)
 MINE = [name for name, mutation in MUTATIONS.items() if mutation.scenario == "fast-path"]
 
 
-def play(seeds: range) -> None:
-    """Nothing is violated, and the worlds were worth playing."""
-    results = list(run_many(seeds, ("fast-path",), processes=2))
-    assert [str(result.violation) for result in results if result.violation is not None] == []
-    assert [result.seed for result in results] == list(seeds)
-    assert all(4 <= result.counts.nodes <= 30 for result in results)
-    assert sum(result.counts.faults for result in results) > 5 * len(results)
-    assert sum(result.counts.events for result in results) > 1_000 * len(results)
-
-
 def test_no_seed_violates_anything() -> None:
-    play(SEEDS)
+    play("fast-path", SEEDS, 1_000)
 
 
 @pytest.mark.long
 def test_none_of_a_thousand_seeds_violates_anything() -> None:
-    play(LONG_SEEDS)
+    play("fast-path", LONG_SEEDS, 1_000)
 
 
 @pytest.mark.parametrize("seed", [0, 5, 49])
