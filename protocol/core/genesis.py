@@ -19,6 +19,8 @@ from protocol.core.signing import Domain
 
 GENESIS_BYTES_MAX = 1 << 20
 FORMAT = 1
+ALLOCATION_MAX = 2**62
+"""All amounts are signed as 64 bits, sums included."""
 
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
@@ -32,6 +34,10 @@ class Genesis:
     params: Params = field(default_factory=Params)
     committee: tuple[NodeId, ...] = ()
     """The oracles of the first epoch, in the order that certificates count them; none where nothing is certified."""
+    allocation: tuple[tuple[NodeId, int], ...] = ()
+    """What accounts begin with, in wei, by rising address: where there is no chain to bring deposits from."""
+    miners: tuple[NodeId, ...] = ()
+    """Miners that are available from the start, as if tested, by rising address."""
 
     def __post_init__(self) -> None:
         """Raises ParameterError for a committee that could not certify anything. Spec: [GENESIS-COMMITTEE.1]"""
@@ -41,6 +47,15 @@ class Genesis:
             raise ParameterError(f"the committee has {count} members; it has none, or one of {sizes}")
         if len(set(self.committee)) != count or any(len(member) != 20 for member in self.committee):
             raise ParameterError("the committee names each member once, by 20 bytes")
+        for what, named in (("allocation", [account for account, _ in self.allocation]), ("miners", self.miners)):
+            if any(len(node) != 20 for node in named) or list(named) != sorted(set(named)):
+                raise ParameterError(f"the {what} names each address once, in rising order")
+        if any(amount <= 0 for _, amount in self.allocation) or self.allocated() > ALLOCATION_MAX:
+            raise ParameterError(f"an allocation is positive, and all together are at most {ALLOCATION_MAX} wei")
+
+    def allocated(self) -> int:
+        """What all accounts begin with."""
+        return sum(amount for _, amount in self.allocation)
 
     def to_json(self) -> str:
         """The genesis file: canonical JSON, sorted keys, one trailing newline."""
@@ -49,6 +64,8 @@ class Genesis:
             "name": self.name,
             "chain_id": self.chain_id,
             "committee": [f"0x{member.hex()}" for member in self.committee],
+            "allocation": {f"0x{account.hex()}": amount for account, amount in self.allocation},
+            "miners": [f"0x{miner.hex()}" for miner in self.miners],
             "params": asdict(self.params),
         }
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
@@ -72,6 +89,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     chain_id: int
     params: dict[str, int]
     committee: tuple[str, ...]
+    allocation: dict[str, int]
+    miners: tuple[str, ...]
 
 
 def parse_genesis(text: str) -> Genesis:
@@ -90,12 +109,20 @@ def parse_genesis(text: str) -> Genesis:
         raise ParameterError("the network's name has 1 to 64 printable characters")
     if not 0 <= content.chain_id < 2**63:
         raise ParameterError("chain_id is an integer from 0")
-    return Genesis(content.name, content.chain_id, _params(content.params), _committee(content.committee))
+    accounts = _nodes(list(content.allocation), "an account of the allocation")
+    return Genesis(
+        content.name,
+        content.chain_id,
+        _params(content.params),
+        _nodes(content.committee, "a member of the committee"),
+        tuple(sorted(zip(accounts, content.allocation.values(), strict=True))),
+        _nodes(content.miners, "a miner"),
+    )
 
 
-def _committee(content: Sequence[str]) -> tuple[NodeId, ...]:
+def _nodes(content: Sequence[str], what: str) -> tuple[NodeId, ...]:
     if any(_ADDRESS.fullmatch(member) is None for member in content):
-        raise ParameterError("a member of the committee is named by 0x and 40 lower-case hexadecimal digits")
+        raise ParameterError(f"{what} is named by 0x and 40 lower-case hexadecimal digits")
     return tuple(NodeId(bytes.fromhex(member[2:])) for member in content)
 
 

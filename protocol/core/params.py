@@ -76,6 +76,27 @@ class Params:
     block_bytes_max: int = _param(262_144, 65_536, 786_432, "body of a block; each oracle has an equal share of it")
     batches_waiting_max: int = _param(64, 1, 1_024, "batches of one oracle that a member holds before they are final")
     heights_ahead_max: int = _param(64, 2, 1_024, "statements for heights this far ahead are kept")
+    # Results
+    commit_window_ms: int = _param(5_000, 10, 600_000, "an oracle takes commits of a task this long after the first")
+    reveal_window_ms: int = _param(5_000, 10, 600_000, "an oracle waits this long for an opening it asked for")
+    result_resend_ms: int = _param(2_000, 20, 120_000, "commits and openings are sent again until final, this often")
+    ack_wait_ms: int = _param(3_000, 10, 60_000, "a miner waits this long for a client's last ack before it opens")
+    batch_interval_ms: int = _param(50, 1, 10_000, "an oracle signs batches at most this often")
+    lanes_observed_max: int = _param(4_096, 16, 1_000_000, "undecided lanes that an oracle holds")
+    # Ledger
+    unreserved_credit_wei: int = _param(1_000_000, 0, 2**62, "a miner serves a client this far ahead of a reservation")
+    router_share_bp: int = _param(500, 0, 3_000, "of what a lane is paid, to the router of its assignment")
+    oracle_share_bp: int = _param(500, 0, 3_000, "of what a lane is paid, to the oracles that observed its outcome")
+    lane_fee_bp: int = _param(2_000, 0, 10_000, "a lane above 0 is paid this share of what its tokens cost in lane 0")
+    reservation_epochs: int = _param(4, 1, 1_000, "epochs after its own for which a session's reservation holds")
+    sessions_reserved_max: int = _param(100_000, 16, 10_000_000, "reservations that the ledger holds")
+    miners_max: int = _param(20_000, 16, 1_000_000, "miners in the node pool")
+    decay_bp: int = _param(9_500, 5_000, 10_000, "what statistics keep of their weight from one epoch to the next")
+    snapshot_blocks: int = _param(256, 1, 100_000, "a node writes the whole ledger down after so many blocks")
+    # Node tests
+    test_age_epochs: int = _param(16, 1, 100_000, "a passed test opens the pool for so many epochs")
+    test_tokens: int = _param(256, 16, 4_096, "tokens of a test's answer")
+    test_deadline_ms: int = _param(30_000, 100, 600_000, "a test that is not answered within this failed")
     # Engine
     microbatch_tokens: int = _param(32, 1, 63, "n_ubatch of generator and checker")
     margin_tolerance_milli: int = _param(
@@ -96,6 +117,7 @@ class Params:
             self.advert_interval_ms * 2 < self.advert_lifetime_ms, "2 × advert_interval_ms < advert_lifetime_ms"
         )
         self._require(self.delta_ms <= self.resend_interval_ms, "delta_ms <= resend_interval_ms")
+        self._require(self.router_share_bp + self.oracle_share_bp <= 5_000, "miners keep at least half of their pay")
         self._require(sum(self.gossip_budget().values()) <= 100, "the topics' budgets sum up to at most 100/s")
         return self
 

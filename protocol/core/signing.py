@@ -124,6 +124,8 @@ def _word_encoder(kind: str) -> Callable[[Any], bytes]:
     if kind.endswith("[]"):
         encode = _word_encoder(kind[:-2])
         return lambda items: keccak(b"".join([encode(item) for item in items]))
+    if kind == "string":
+        return lambda value: keccak(value.encode())
     if kind.startswith("bytes"):
         return lambda value: bytes(value).ljust(32, b"\0")
     if kind == "address":

@@ -37,8 +37,12 @@ class SessionOpen(TypedStruct, frozen=True):
     lanes: Annotated[int, Meta(ge=1, le=LANES_MAX, extra={"eip712": "uint8"})]
     price_cap_wei: U64
     """The most the client pays for a token."""
+    cap_wei: U64
+    """The most the whole session may cost: the ledger reserves it from the client's balance."""
     tasks_max: U32
     expires_ms: U64
+    audits: bool
+    """The client lets oracles open its tasks to score them."""
     nonce: Bytes32
     header: Bytes32
     """A recent finalized header, zero where there is no committee."""

@@ -65,8 +65,12 @@ class SegmentHead(TypedStruct, frozen=True):
     order: Bytes32
     prompt: Bytes32
     """The order's prompt commitment."""
+    router: Bytes20
+    """By whose assignment."""
+    price_wei: U64
+    """Of a token, as the miner bid it."""
     prompt_tokens: Bytes32
-    """sha256 of the rendered prompt's token ids."""
+    """sha256 of the prompt's nonce and the rendered prompt's token ids: heads become public, prompts do not."""
     prompt_token_count: U32
     model: Bytes32
     sampling: Bytes32
@@ -93,6 +97,8 @@ class Ack(TypedStruct, frozen=True):
     task: U32
     lane: U8
     generation: Bytes24
+    segment: Bytes32
+    """The digest of the segment's head: what the client accepts is paid at the price that stands there."""
     index: U64
     chain: Bytes32
 

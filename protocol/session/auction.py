@@ -90,6 +90,8 @@ class VerifiedAuction:
     announcement: Announcement
     ranking: Ranking
     ranks: tuple[int | None, ...]
+    prices_wei: Mapping[NodeId, int]
+    """Of a token, as each miner of the set bid it."""
 
 
 def find_fault(terms: Terms, bid: Bid) -> BidFault | None:
@@ -200,7 +202,8 @@ def verify_bid_set(
             ranks.append(None)
         else:
             raise AuctionError("assignment", f"lane {lane} goes to {miner.hex()}, of whom there is no usable bid")
-    return VerifiedAuction(announcement, ranking, tuple(ranks))
+    prices = {miner: bid.price_wei for miner, bid in select_usable(terms, bids).items()}
+    return VerifiedAuction(announcement, ranking, tuple(ranks), prices)
 
 
 def _leases(assignment: Assignment) -> list[tuple[bytes, bytes]]:

@@ -41,9 +41,14 @@ START_OVERHEAD_BYTES = 65_536
 _TOKEN = struct.Struct(">QII")
 
 
-def prompt_tokens_digest(ids: Sequence[int]) -> Digest:
-    """sha256 of the rendered prompt's token ids as big-endian 32-bit words."""
-    return Digest(hashlib.sha256(b"p2pnode/prompt-tokens/1" + struct.pack(f">{len(ids)}I", *ids)).digest())
+def prompt_tokens_digest(nonce: bytes, ids: Sequence[int]) -> Digest:
+    """sha256 of the prompt's nonce and of the rendered prompt's token ids as big-endian 32-bit words.
+
+    Heads and chain values become public in blocks. The nonce, which only client and miners know, keeps both from
+    being guessed: every chain value follows from it. Spec: [CHAIN-SALT.1]
+    """
+    words = struct.pack(f">{len(ids)}I", *ids)
+    return Digest(hashlib.sha256(b"p2pnode/prompt-tokens/1" + nonce + words).digest())
 
 
 def advance(chain: Digest, index: int, token: int, text: bytes) -> Digest:
@@ -159,10 +164,20 @@ class SegmentExpectation:
     model: ModelDigest
     sampling: Digest
     max_tokens: int
+    router: NodeId | None = None
+    """By whose assignment, and ``price_wei`` a token, as the miner bid it; None where the reader does not pay."""
+    price_wei: int | None = None
 
 
 def expect_segment(
-    domain: Domain, order: TaskOrder, lane: int, generation: bytes, miner: bytes, model: bytes
+    domain: Domain,
+    order: TaskOrder,
+    lane: int,
+    generation: bytes,
+    miner: bytes,
+    model: bytes,
+    router: bytes | None = None,
+    price_wei: int | None = None,
 ) -> SegmentExpectation:
     """What the segment of a lane must bind under this order and assignment."""
     return SegmentExpectation(
@@ -176,14 +191,17 @@ def expect_segment(
         model=ModelDigest(model),
         sampling=Digest(order.sampling),
         max_tokens=order.max_tokens,
+        router=None if router is None else NodeId(router),
+        price_wei=price_wei,
     )
 
 
 def check_names(expected: SegmentExpectation, head: SegmentHead) -> None:
     """Whether a head binds what was ordered and assigned. Raises TranscriptError. Spec: [CHAIN-HEAD.1]"""
-    for name in ("session", "task", "lane", "generation", "miner", "order", "prompt", "model", "sampling"):
+    names = ("session", "task", "lane", "generation", "miner", "order", "prompt", "model", "sampling")
+    for name in (*names, "router", "price_wei"):
         got, want = getattr(head, name), getattr(expected, name)
-        if got != want:
+        if want is not None and got != want:
             raise TranscriptError(f"head.{name}", f"is {_shown(got)}, expected {_shown(want)}")
 
 
@@ -366,7 +384,8 @@ def make_ack(domain: Domain, sign: Sign, verifier: LaneVerifier) -> AckMessage:
     head = verifier.head
     if head is None:
         raise LocalProtocolError("nothing to acknowledge before the head")
-    ack = Ack(head.session, head.task, head.lane, head.generation, verifier.index, verifier.chain)
+    segment = segment_id(domain, head)
+    ack = Ack(head.session, head.task, head.lane, head.generation, segment, verifier.index, verifier.chain)
     return AckMessage(ack, sign(typed_digest(domain, ack)))
 
 

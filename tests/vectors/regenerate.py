@@ -22,6 +22,7 @@ from protocol.core.signing import (
     typed_fields,
 )
 from protocol.messages.committee import Batch, Finalize, Header, Nullify, Proposal, Vote
+from protocol.messages.results import Commit, Enlist, LaneResult, RegistryEntry, Reveal, SessionClose, Withdraw
 from protocol.messages.sessions import Assignment, Bid, RouterTerm, SessionOpen
 from protocol.messages.tasks import Ack, Frame, SegmentHead, TaskOrder
 
@@ -50,14 +51,47 @@ def typed_examples() -> list[TypedStruct]:
     client, router, miner = fill(0x40, 20), fill(0x50, 20), fill(0x60, 20)
     generation, prompt, sampling = fill(0x70, 24), fill(0x80, 32), fill(0x90, 32)
     return [
-        SessionOpen(client, (router, miner), model, 1, 2_000, 10, 1_800_000_000_000, fill(0xA0, 32), bytes(32)),
+        SessionOpen(
+            client, (router, miner), model, 1, 2_000, 50_000, 10, 1_800_000_000_000, True, fill(0xA0, 32), bytes(32)
+        ),
         Assignment(session, 3, router, (miner, client), (generation, fill(0x71, 24)), fill(0xB0, 32)),
         TaskOrder(session, 7, 2**63 - 1, prompt, sampling, fill(0xC0, 32), 512, 1_024_000),
-        SegmentHead(session, 7, 0, generation, miner, order, prompt, fill(0xD0, 32), 33, model, sampling, 0, bytes(32)),
+        SegmentHead(
+            session,
+            7,
+            0,
+            generation,
+            miner,
+            order,
+            prompt,
+            router,
+            7,
+            fill(0xD0, 32),
+            33,
+            model,
+            sampling,
+            0,
+            bytes(32),
+        ),
         Frame(fill(0xE0, 32), 64, fill(0xF0, 32), True),
-        Ack(session, 7, 255, generation, 2**32, fill(0xF1, 32)),
+        Ack(session, 7, 255, generation, fill(0xF2, 32), 2**32, fill(0xF1, 32)),
         RouterTerm(session, router, 4),
         *_committee_examples(),
+        *_result_examples(),
+    ]
+
+
+def _result_examples() -> list[TypedStruct]:
+    session, miner, generation = fill(0x10, 32), fill(0x60, 20), fill(0x70, 24)
+    place = (session, 7, 1, generation, miner)
+    return [
+        LaneResult(fill(0x12, 32), fill(0x22, 32), fill(0x32, 32), fill(0x42, 32), fill(0x52, 32), 812),
+        Commit(*place, fill(0x62, 32)),
+        Reveal(*place, fill(0x72, 32), 812, fill(0x82, 32)),
+        Withdraw(fill(0x92, 20), 2**62),
+        SessionClose(session),
+        Enlist(miner, fill(0xA2, 20), fill(0xB2, 32), 4, 55, 3),
+        RegistryEntry(fill(0xC2, 20), "tiny", 2, fill(0xD2, 32), fill(0xE2, 32), "stable"),
     ]
 
 

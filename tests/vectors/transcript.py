@@ -10,7 +10,7 @@ from typing import Any
 import coincurve
 
 from protocol.core.codec import encode
-from protocol.core.ids import ZERO_DIGEST, Digest, NetworkId, Signature
+from protocol.core.ids import ZERO_DIGEST, Digest, NetworkId, NodeId, Signature
 from protocol.core.signing import Domain, node_id_of_public_key, typed_digest
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.tasks import EndReason, EndRecord, FrameMessage, SegmentHead, TaskOrder
@@ -38,6 +38,7 @@ MANIFEST = {
 }
 
 MINER_SECRET, CLIENT_SECRET = b"\x01" * 32, b"\x02" * 32
+ROUTER, NONCE = NodeId(b"\x15" * 20), b"\x16" * 32
 PROMPT_TOKENS = (1, 15, 4_000_000_000)
 FRAMES: tuple[tuple[tuple[tuple[int, str], ...], EndRecord | None], ...] = (
     (((7, "In"),), None),
@@ -76,7 +77,9 @@ def _case(chain_id: int) -> dict[str, Any]:
         miner=miner,
         order=typed_digest(domain, order),
         prompt=order.prompt,
-        prompt_tokens=prompt_tokens_digest(PROMPT_TOKENS),
+        router=ROUTER,
+        price_wei=3,
+        prompt_tokens=prompt_tokens_digest(NONCE, PROMPT_TOKENS),
         prompt_token_count=len(PROMPT_TOKENS),
         model=model,
         sampling=sampling,

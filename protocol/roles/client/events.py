@@ -42,6 +42,10 @@ class OpenAsked:
     lanes: int = 1
     direct: bool = False
     """Take the answer from the miner itself where it can be dialed."""
+    cap_wei: int = 0
+    """The most the whole session may cost."""
+    audits: bool = False
+    """Oracles may open its tasks to score them."""
 
 
 @dataclass(frozen=True, slots=True)

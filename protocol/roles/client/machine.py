@@ -175,8 +175,10 @@ class ClientMachine:
             model=event.model,
             lanes=max(1, min(event.lanes, params.lanes_max)),
             price_cap_wei=min(event.price_cap_wei, WEI_MAX),
+            cap_wei=min(event.cap_wei, WEI_MAX),
             tasks_max=min(event.tasks_max, params.tasks_per_session_max),
             expires_ms=now_ms + min(event.lifetime_ms, params.session_lifetime_ms_max),
+            audits=event.audits,
             nonce=event.nonce,
             header=ZERO_DIGEST,
         )
@@ -196,6 +198,7 @@ class ClientMachine:
             raise RemoteProtocolError("the assignment is another router's")
         verify(typed_digest(domain, assignment), ready.signature, session.router.node, "the assignment")
         auction = verify_bid_set(domain, params, session.opening, ready.bid_set, assignment, before)
+        session.prices_wei.update(auction.prices_wei)
         effects: list[object] = []
         moved = before is None or assignment.generations[0] != before.generations[0]
         if before is None:

@@ -91,6 +91,8 @@ class Session:
     wants_direct: bool
     life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
     assignment: Assignment | None = None
+    prices_wei: dict[NodeId, int] = field(default_factory=dict)
+    """Of a token, as miners bid it in this session's rounds."""
     term: SignedTerm | None = None
     received: int = 0
     """Messages about it from its router."""

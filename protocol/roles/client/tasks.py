@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from protocol.core.errors import RemoteProtocolError, TranscriptError
+from protocol.core.ids import NodeId
 from protocol.core.machine import Channel, Send
 from protocol.core.signing import typed_digest
 from protocol.messages.sessions import Assignment
@@ -84,7 +85,9 @@ class Tasks:
     @staticmethod
     def _expect(session: Session, order: TaskOrder, assignment: Assignment, lane: int = 0) -> SegmentExpectation:
         generation, miner = assignment.generations[lane], assignment.miners[lane]
-        return expect_segment(session.domain, order, lane, generation, miner, session.opening.model)
+        price_wei = session.prices_wei.get(NodeId(miner))
+        opening, router = session.opening, assignment.router
+        return expect_segment(session.domain, order, lane, generation, miner, opening.model, router, price_wei)
 
     def submit(self, task: Task, now_ms: int) -> list[object]:
         """Send the order to the session's router, with what was verified of its answer so far."""

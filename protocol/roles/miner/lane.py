@@ -32,6 +32,7 @@ class Lane:
         params: Params,
         order: TaskOrder,
         generation: GenerationKey,
+        nonce: bytes,
         started_ms: int,
         start_index: int = 0,
         previous: Digest = ZERO_DIGEST,
@@ -42,6 +43,8 @@ class Lane:
         self.start_index = start_index
         self.previous = previous
         self.generation = generation
+        self.nonce = nonce
+        """Of the prompt."""
         self.started_ms = started_ms
         self.first_token_ms: int | None = None
         self.writer: SegmentWriter | None = None

@@ -22,6 +22,8 @@ class Lease:
     router: NodeId
     channel: Channel
     generation: Generation
+    price_wei: int
+    """Of a token, as it was bid."""
     term: SignedTerm | None = None
     """By which the router serves the session; the first one needs none."""
     last_task: int = 0
@@ -72,7 +74,9 @@ class Lease:
             miner=miner,
             order=typed_digest(domain, order),
             prompt=order.prompt,
-            prompt_tokens=prompt_tokens_digest(prompt_tokens),
+            router=self.router,
+            price_wei=self.price_wei,
+            prompt_tokens=prompt_tokens_digest(lane.nonce, prompt_tokens),
             prompt_token_count=len(prompt_tokens),
             model=self.model,
             sampling=order.sampling,

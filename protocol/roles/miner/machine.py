@@ -60,7 +60,7 @@ from protocol.roles.miner.events import (
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import SERVED_BY_ANOTHER, Generations, Lease
 from protocol.roles.miner.orders import check_order, check_term, generation_of
-from protocol.session.transcript import SegmentWriter, check_resume
+from protocol.session.transcript import SegmentWriter, check_resume, segment_id
 
 TASK_LANES_KEPT = 4
 """Lanes of a lease that are sent but wait for the last ack, or wind down after a cancellation."""
@@ -189,9 +189,10 @@ class MinerMachine:
         if refusal is not None:
             self._drop_channel(channel)
             return [Send(channel, LeaseBusy(session, RETRY_AFTER_MS, refusal, term)), Close(channel)]
+        price_wei = self._bids.bids[Digest(request.bid)].price_wei
         # A lane that is taken over by the miner of another one, or at the word of another router: one lease a session.
         effects = [*self._drop_channel(held.channel), *held.hand_on(peer, request.term)] if held is not None else []
-        lease = Lease(session, opening, peer, channel, self._generations.take(), request.term)
+        lease = Lease(session, opening, peer, channel, self._generations.take(), price_wei, request.term)
         self._leases[session] = lease
         self._by_channel[channel] = session
         self._silent.clear(channel)
@@ -254,7 +255,7 @@ class MinerMachine:
         lease.last_task = order.task
         lease.assignment_number = start.assignment.number
         generation = (bytes(lease.session), order.task, start.lane)
-        lane = Lane(self._params, order, generation, now_ms, len(emitted), previous, start.delivery)
+        lane = Lane(self._params, order, generation, start.prompt.nonce, now_ms, len(emitted), previous, start.delivery)
         if start.delivery is Delivery.DIRECT and lease.direct is None:
             # The client's stream went while its order was on the way.
             lane.delivery = Delivery.RELAYED
@@ -385,6 +386,8 @@ class MinerMachine:
         verify(typed_digest(self._domain, ack), message.signature, lease.opening.client, "the ack")
         if ack.session != lease.session or ack.generation != lease.generation:
             raise RemoteProtocolError("the ack is for another session or generation")
+        if lane.writer is None or ack.segment != segment_id(self._domain, lane.writer.head):
+            raise RemoteProtocolError("the ack is for another segment")
         try:
             lane.take_ack(ack)
         except RemoteProtocolError as error:

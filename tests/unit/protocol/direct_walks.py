@@ -26,7 +26,7 @@ from protocol.messages.tasks import (
 )
 from protocol.roles.client import OpenAsked, SessionOver
 from protocol.session.lifecycle import SessionState
-from protocol.session.transcript import SegmentWriter
+from protocol.session.transcript import SegmentWriter, segment_id
 from tests.unit.protocol.client_walk import ClientWalk
 from tests.unit.protocol.machines import (
     CLIENT,
@@ -135,7 +135,15 @@ class DirectMinerWalk(MinerWalk):
         events: list[object] = [Sent(lease.direct)] * 3
         for index, chain in {lane.acked: lane._acked_chain, **lane._boundaries}.items():
             relay = RelayTask(lease.session, lane.order.task, index, chain)
-            ack = Ack(lease.session, lane.order.task, 0, lease.generation, index, chain)
+            ack = Ack(
+                lease.session,
+                lane.order.task,
+                0,
+                lease.generation,
+                segment_id(DOMAIN, lane.writer.head) if lane.writer else bytes(32),
+                index,
+                chain,
+            )
             events.append(Received(lease.channel, relay))
             acked = AckMessage(ack, CLIENT.sign(typed_digest(DOMAIN, ack)))
             events += [Received(lease.direct, acked)] * 3

@@ -128,7 +128,7 @@ class Run:
         message = make_ack(DOMAIN, CLIENT.sign, self.verifier)
         if index is not None or chain is not None:
             ack = message.ack
-            ack = Ack(*self.order_names(), ack.index if index is None else index, chain or ack.chain)
+            ack = Ack(*self.order_names(), ack.segment, ack.index if index is None else index, chain or ack.chain)
             message = AckMessage(ack, CLIENT.sign(typed_digest(DOMAIN, ack)))
         return self.read(self.mine.receive(self.channel, message))
 

@@ -42,6 +42,7 @@ from protocol.roles.miner import (
     Produced,
     Rendered,
 )
+from protocol.session.transcript import segment_id
 from tests.unit.protocol.machines import (
     CLIENT,
     DOMAIN,
@@ -118,7 +119,15 @@ class MinerWalk(Walk):
         events: list[object] = [Produced(name, (1,) * 40, (b"a",) * 40), Generated(name, EndReason.STOP, 0)]
         events += [Sent(lease.channel)] * 4
         for index, chain in lane._boundaries.items():
-            ack = Ack(lease.session, lane.order.task, 0, lease.generation, index, chain)
+            ack = Ack(
+                lease.session,
+                lane.order.task,
+                0,
+                lease.generation,
+                segment_id(DOMAIN, lane.writer.head) if lane.writer else bytes(32),
+                index,
+                chain,
+            )
             events.append(Received(lease.channel, AckMessage(ack, CLIENT.sign(typed_digest(DOMAIN, ack)))))
         self.did(self.hand.tell(data.draw(st.sampled_from(events))))
 

@@ -136,12 +136,13 @@ class Seeker(Client):
 
     # The miner
 
-    def begin(self, number: int, miner: Key) -> None:
+    def begin(self, number: int, miner: Key, router: Key = FIRST) -> None:
         """The next segment's writer."""
         head = head_of(
             self.asked,
             number.to_bytes(24, "big"),
             miner=miner.node,
+            router=router.node,
             start_index=self.index,
             previous_head=self.chain,
         )

@@ -83,7 +83,9 @@ STATEMENT = Statement(StatementKind.VOTE, MOST, MOST, WORD, SIGNATURE)
 CERTIFIED = Certified(largest_certificate(CertificateKind.FINALIZATION), HEADER)
 BATCH = Batch(MOST, ADDRESS, MOST, WORD, WORD)
 FRAME = SignedFrame(
-    SegmentHead(WORD, 2**32 - 1, 255, WORD[:24], ADDRESS, WORD, WORD, WORD, 2**32 - 1, WORD, WORD, MOST, WORD),
+    SegmentHead(
+        WORD, 2**32 - 1, 255, WORD[:24], ADDRESS, WORD, WORD, ADDRESS, MOST, WORD, 2**32 - 1, WORD, WORD, MOST, WORD
+    ),
     Frame(WORD, MOST, WORD, True),
     SIGNATURE,
 )

@@ -237,7 +237,7 @@ def test_a_chain_of_batches_convicts_nobody(contents: list[tuple[int, bytes]]) -
 # Frames
 
 END = EndRecord(EndReason.STOP, 3, 4, 0)
-HEAD = SegmentHead(A, 7, 0, b"\x01" * 24, ALICE.node, A, A, A, 3, A, A, 0, ZERO_DIGEST)
+HEAD = SegmentHead(A, 7, 0, b"\x01" * 24, ALICE.node, A, A, BOB.node, 1, A, 3, A, A, 0, ZERO_DIGEST)
 TOKENS = (1, 2, 3, 4)
 
 

@@ -163,7 +163,7 @@ def test_what_has_no_place_on_the_stream_ends_it(kind: str) -> None:
 def _ack_of(client: Straight) -> Any:
     from protocol.messages.tasks import Ack
 
-    return Ack(id_of(client.opening), 1, 0, generation_of(1), 2, bytes(32))
+    return Ack(id_of(client.opening), 1, 0, generation_of(1), bytes(32), 2, bytes(32))
 
 
 def test_frames_of_orders_that_are_relayed_or_over_mean_nothing_on_the_stream() -> None:

@@ -60,7 +60,7 @@ def test_another_router_gets_the_session_and_what_was_verified(count: int) -> No
     assert submit.order == client.asked
     resume = submit.resume
     assert (resume.ids if resume is not None else ()) == tuple(range(count))
-    client.begin(1_025, MINERS[1])
+    client.begin(1_025, MINERS[1], SECOND)
     client.answers(SECOND, client.head(), client.next_frame(12, end=True))
     assert client.text(TASK) == b"0 1 2 3 4 5 6 7 8 9 10 11 "
     assert client.over(TASK).end.completion_tokens == 12

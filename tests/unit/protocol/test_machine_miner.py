@@ -315,4 +315,4 @@ def test_nothing_but_a_leases_messages_is_taken() -> None:
 
 
 def stray_ack() -> AckMessage:
-    return AckMessage(Ack(bytes(32), 1, 0, bytes(24), 1, bytes(32)), bytes(65))
+    return AckMessage(Ack(bytes(32), 1, 0, bytes(24), bytes(32), 1, bytes(32)), bytes(65))

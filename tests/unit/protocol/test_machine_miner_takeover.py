@@ -181,7 +181,7 @@ def test_an_ack_for_the_lease_before_is_refused() -> None:
     run = Takeover()
     run.render()
     run.produce(3)
-    ack = Ack(run.order.session, run.order.task, 0, b"\x48" * 24, EARLIER, ZERO_DIGEST)
+    ack = Ack(run.order.session, run.order.task, 0, b"\x48" * 24, bytes(32), EARLIER, ZERO_DIGEST)
     effects = run.mine.receive(run.channel, AckMessage(ack, CLIENT.sign(typed_digest(DOMAIN, ack))))
     assert Close(run.channel) in effects
 

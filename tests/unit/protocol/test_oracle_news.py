@@ -232,7 +232,9 @@ def test_a_flood_of_evidence_keeps_its_pace_and_its_bounds() -> None:
 def frames(miner: Key, number: int) -> ConflictingFrames:
     """Two frames of one token of a miner."""
     zero, generation = bytes(32), number.to_bytes(24, "big")
-    head = SegmentHead(zero, 1, 0, generation, miner.node_id, zero, zero, zero, 0, zero, zero, 0, zero)
+    head = SegmentHead(
+        zero, 1, 0, generation, miner.node_id, zero, zero, miner.node_id, 0, zero, 0, zero, zero, 0, zero
+    )
     made = [Frame(typed_digest(DOMAIN, head), 1, bytes([at]) * 32, False) for at in (1, 2)]
     first, second = (SignedFrame(head, frame, miner.sign(typed_digest(DOMAIN, frame))) for frame in made)
     return ConflictingFrames(first, second)

@@ -33,7 +33,9 @@ CLIENT, ROUTER, LIAR = key(1), key(2), key(3)
 MINERS = [key(10 + number) for number in range(4)]
 MODEL = b"\x33" * 32
 NOW_MS = 1_800_000_000_000
-OPENING = SessionOpen(CLIENT.node, (ROUTER.node,), MODEL, 1, 1_000, 10, NOW_MS + 60_000, bytes(32), bytes(32))
+OPENING = SessionOpen(
+    CLIENT.node, (ROUTER.node,), MODEL, 1, 1_000, 50_000, 10, NOW_MS + 60_000, False, bytes(32), bytes(32)
+)
 SESSION = session_id(DOMAIN, OPENING)
 
 
@@ -91,6 +93,8 @@ def head(miner: Key, generation: int, **changes: object) -> SegmentHead:
         miner=miner.node,
         order=ZERO_DIGEST,
         prompt=ZERO_DIGEST,
+        router=ROUTER.node,
+        price_wei=1,
         prompt_tokens=ZERO_DIGEST,
         prompt_token_count=1,
         model=MODEL,

@@ -277,4 +277,4 @@ def _listed(value: Any) -> Any:
 def _read(kind: str, value: Any) -> Any:
     if kind.endswith("[]"):
         return [_read(kind[:-2], item) for item in value]
-    return bytes.fromhex(value) if isinstance(value, str) else value
+    return bytes.fromhex(value) if isinstance(value, str) and kind != "string" else value

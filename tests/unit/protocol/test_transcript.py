@@ -219,7 +219,7 @@ def test_an_ack_names_what_was_verified_under_the_readers_key() -> None:
         make_ack(DOMAIN, CLIENT.sign, lane)
     feed(lane, stream_of(ORDER))
     message = make_ack(DOMAIN, CLIENT.sign, lane)
-    assert message.ack == Ack(ORDER.session, 1, 0, GENERATION, 8, lane.chain)
+    assert message.ack == Ack(ORDER.session, 1, 0, GENERATION, segment_id(DOMAIN, lane.head), 8, lane.chain)
     assert recover(typed_digest(DOMAIN, message.ack), message.signature) == CLIENT.node
     assert recover(typed_digest(ELSEWHERE, message.ack), message.signature) != CLIENT.node
 
@@ -230,5 +230,11 @@ def test_the_vectors_hold() -> None:
 
 
 def test_prompt_tokens_are_hashed_in_order() -> None:
-    assert prompt_tokens_digest((1, 2)) != prompt_tokens_digest((2, 1))
-    assert prompt_tokens_digest(()) == hashlib.sha256(b"p2pnode/prompt-tokens/1").digest()
+    nonce = b"\x07" * 32
+    assert prompt_tokens_digest(nonce, (1, 2)) != prompt_tokens_digest(nonce, (2, 1))
+    assert prompt_tokens_digest(nonce, ()) == hashlib.sha256(b"p2pnode/prompt-tokens/1" + nonce).digest()
+
+
+@pytest.mark.spec("CHAIN-SALT.1")
+def test_a_public_head_tells_nothing_of_the_prompt_to_who_does_not_know_the_nonce() -> None:
+    assert prompt_tokens_digest(b"\x07" * 32, (1, 2)) != prompt_tokens_digest(b"\x08" * 32, (1, 2))

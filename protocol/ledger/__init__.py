@@ -1,0 +1,1 @@
+"""What the blocks decide: accounts, sessions, lanes, the node pool, the model registry."""
