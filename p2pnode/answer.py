@@ -1,4 +1,4 @@
-"""One answer as it streams, and how requests fail."""
+"""One answer as it streams and as it becomes certain, and how requests fail."""
 
 import codecs
 from collections.abc import AsyncIterator, Callable
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import trio
 
 from protocol.core.errors import P2PNodeError
+from protocol.light.levels import Level
 from protocol.messages.tasks import SegmentHead
-from protocol.roles.client import Item, TaskHead, TaskOver, TaskText
+from protocol.roles.client import Item, TaskHead, TaskLevel, TaskOver, TaskText
 
 
 class RequestFailed(P2PNodeError):
@@ -29,6 +30,7 @@ _HINTS = {
     "prompt_too_long": "shorten the prompt, start a new conversation, or ask for fewer tokens",
     "miner_lost": "ask again: another miner will take it",
     "router_lost": "check that the router runs, or name another one",
+    "unreserved": "give the session a cap and the client a balance, or ask for less at a time",
     "transcript_broken": "do not trust this answer; try another router",
     "deadline_exceeded": "allow more time with --timeout, or ask for fewer tokens",
 }
@@ -46,8 +48,22 @@ class Finish:
     frames: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A level that an answer has come to."""
+
+    level: str
+    """committed, certified or finalized."""
+    after_ms: int
+    """Since the signed end."""
+    detail: str
+    """How many oracles certified it, as ``4 of 4``; where it is final, as ``epoch/height``."""
+
+
 class Answer:
-    """One answer, streamed: an async iterator of text. Leaving its block early cancels it."""
+    """One answer, streamed: an async iterator of text. Leaving its block early cancels it; its level still rises after
+    that, for as long as the session stands.
+    """
 
     def __init__(self, cancel: Callable[[], None], items: trio.MemoryReceiveChannel[Item]) -> None:
         self.heads: list[SegmentHead] = []
@@ -55,6 +71,11 @@ class Answer:
         self.finish: Finish | None = None
         self.token_ids: list[int] = []
         self.text = ""
+        self.news: TaskLevel | None = None
+        """The latest of its levels, with all that is known; none while it is only streamed."""
+        self._reached: dict[Level, int] = {}
+        self._settled = False
+        self._risen = trio.Event()
         self._cancel = cancel
         self._items = items
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -99,3 +120,69 @@ class Answer:
         async for _ in self:
             pass
         return self.text
+
+    @property
+    def level(self) -> str:
+        """How certain it is: streamed, committed, certified or finalized. It never falls."""
+        return _named(Level.STREAMED if self.news is None else self.news.level)
+
+    @property
+    def levels(self) -> list[Reached]:
+        """The levels that it has come to, in order; one may come without those before it."""
+        return [Reached(_named(level), after_ms, self._detail(level)) for level, after_ms in self._reached.items()]
+
+    @property
+    def against(self) -> str:
+        """Why it will not rise, in a word or two, such as ``late``; empty as long as it may."""
+        return "" if self.news is None else self.news.against
+
+    @property
+    def paid_wei(self) -> int | None:
+        """What its lane was paid when it became final; None before."""
+        return None if self.news is None or self.news.final is None else self.news.final.paid_wei
+
+    def _detail(self, level: Level) -> str:
+        news = self.news
+        if news is None or level is Level.COMMITTED:
+            return ""
+        if level is Level.CERTIFIED:
+            return f"{news.agreeing} of {news.members}"
+        return "" if news.final is None else f"{news.final.epoch}/{news.final.height}"
+
+    def rise(self, news: TaskLevel) -> None:
+        """Take in what is known of it now."""
+        self.news = news
+        if news.level is not Level.STREAMED:
+            self._reached.setdefault(news.level, news.after_ms)
+        self._wake()
+
+    def settle(self) -> None:
+        """Nothing more will be heard of it: its session is closed."""
+        self._settled = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._risen.set()
+        self._risen = trio.Event()
+
+    async def changed(self) -> bool:
+        """Wait for the next that is heard of it; False if nothing more will be."""
+        if self._settled:
+            return False
+        await self._risen.wait()
+        return True
+
+    async def wait_for(self, level: str, *, timeout_ms: int | None = None) -> bool:
+        """Wait until it is as certain as ``level``, or can not become so; whether it is. Raises ValueError for a level
+        that does not exist."""
+        wanted = Level[level.upper()] if level.upper() in Level.__members__ else None
+        if wanted is None:
+            raise ValueError(f"a level is one of {', '.join(map(_named, Level))}")
+        with trio.move_on_after(float("inf") if timeout_ms is None else timeout_ms / 1_000):
+            while Level[self.level.upper()] < wanted and not self.against and await self.changed():
+                pass
+        return Level[self.level.upper()] >= wanted
+
+
+def _named(level: Level) -> str:
+    return level.name.lower()

@@ -1,59 +1,56 @@
 """The light client as a library: sessions at a router, answers as streams, everything verified on the way.
 
     async with connect("/ip4/127.0.0.1/tcp/4001/p2p/16Uiu2…?network=…") as net:
-        async with net.session() as session, session.ask("Where does a bear live?") as answer:
-            async for text in answer:
-                print(text, end="")
+        async with net.session() as session:
+            async with session.ask("Where does a bear live?") as answer:
+                async for text in answer:
+                    print(text, end="")
+            if await answer.wait_for("finalized", timeout_ms=5_000):
+                print(answer.levels)
 
-It needs no model and no gossip. Text is handed out only after the miner's signature over it was checked.
+It needs no model and no gossip. Text is handed out only after the miner's signature over it was checked, and a level is
+named only when what proves it was.
 """
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 
 import trio
 
 from p2pnode.address import RouterAddress, parse_router_address
-from p2pnode.answer import Answer, RequestFailed
-from p2pnode.clock import open_clock
+from p2pnode.answer import Answer, Reached, RequestFailed
+from p2pnode.clock import Clock, open_clock
 from p2pnode.driver import Driver, open_driver
 from p2pnode.identity import NodeKey, node_id_of_peer_id
+from p2pnode.session import Session, assigned
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.seam import PeerUnreachable, Transport
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.messages.adverts import ModelOffer
-from protocol.messages.sampling import SamplingParams
-from protocol.messages.tasks import LaneEnded, PromptMessage, SegmentHead
 from protocol.roles.client import (
-    AskTask,
-    CancelAsk,
     ClientMachine,
     CloseAsked,
     ConnectRouter,
     Deliver,
     Item,
-    LaneReported,
     OpenAsked,
-    RouterFound,
     RouterGone,
     RouterReady,
-    RouterSought,
-    SessionAssigned,
-    SessionOver,
+    TaskLevel,
 )
-from protocol.session.record import SessionRecord
 
-__all__ = ["Answer", "LightClient", "RequestFailed", "Session", "connect"]
+__all__ = ["Answer", "LightClient", "Reached", "RequestFailed", "Session", "connect"]
 
 CONNECT_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_MS = 30_000
-TASK_TIMEOUT_MS = 300_000
 SESSION_LIFETIME_MS = 3_600_000
 PRICE_CAP_WEI = 10**15
+ORDERS_EXPECTED = 32
+"""Of a session, as long as the first: for so many the ledger reserves what they cost."""
 SESSION_ITEMS_MAX = 4_096
 """Assignments, lanes' ends and changes of router of one session that wait to be looked at."""
 ITEMS_MAX = 8
@@ -61,118 +58,27 @@ ITEMS_MAX = 8
 takes none beyond max_tokens, whatever a router sends."""
 
 
-class Session:
-    """Miners reserved for one client and one model."""
-
-    def __init__(
-        self, client: "LightClient", handle: int, assigned: SessionAssigned, items: trio.MemoryReceiveChannel[Item]
-    ) -> None:
-        self.router = NodeId(assigned.assignment.router)
-        """Who serves it; another one after the first was lost."""
-        self.router_lost = False
-        """Whether a router is looked for right now."""
-        self.lanes_ended: list[LaneEnded] = []
-        """What the miners of the lanes above 0 signed at their ends."""
-        self._assigned = assigned
-        self._assignments = [assigned.ready]
-        self._heads: list[SegmentHead] = []
-        self._client = client
-        self._handle = handle
-        self._items = items
-
-    @property
-    def assigned(self) -> SessionAssigned:
-        """The latest assignment: after a failover it names another miner."""
-        self.look()
-        return self._assigned
-
-    def look(self) -> None:
-        """Take in what has happened to the session since."""
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                self._take_in(self._items.receive_nowait())
-
-    async def changed(self) -> bool:
-        """Wait for the next thing that happens to the session; False if nothing more will."""
-        with suppress(trio.EndOfChannel):
-            self._take_in(await self._items.receive())
-            return True
-        return False
-
-    def _take_in(self, item: Item) -> None:
-        match item:
-            case SessionAssigned():
-                self._assigned = item
-                self._assignments.append(item.ready)
-            case RouterSought():
-                self.router_lost = True
-            case RouterFound():
-                self.router, self.router_lost = item.router, False
-            case LaneReported():
-                self.lanes_ended.append(item.ended)
-
-    def record(self) -> SessionRecord:
-        """The session's signed papers so far; no prompt and no text is in it."""
-        latest = self.assigned
-        return SessionRecord(
-            genesis=self._client.genesis.to_json(),
-            opening=latest.opening,
-            signature=latest.signature,
-            assignments=tuple(self._assignments),
-            heads=tuple(self._heads),
-        )
-
-    @property
-    def id(self) -> bytes:
-        """The session id."""
-        return self.assigned.session
-
-    @property
-    def miner(self) -> NodeId:
-        """Who streams."""
-        return NodeId(self.assigned.assignment.miners[0])
-
-    @asynccontextmanager
-    async def ask(
-        self,
-        prompt: str | Sequence[PromptMessage],
-        *,
-        sampling: SamplingParams | None = None,
-        seed: bytes | None = None,
-        max_tokens: int = 256,
-        timeout_ms: int = TASK_TIMEOUT_MS,
-    ) -> AsyncIterator[Answer]:
-        """Order an answer. ``seed``: 32 bytes; the same seed and prompt give the same tokens on one build."""
-        turns = (PromptMessage("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
-        handle, items = self._client.new_handle(max_tokens)
-        ask = AskTask(
-            handle=handle,
-            session=self._handle,
-            messages=turns,
-            sampling=sampling or SamplingParams(),
-            nonce=secrets.token_bytes(32),
-            seed=seed or secrets.token_bytes(32),
-            max_tokens=max_tokens,
-            timeout_ms=timeout_ms,
-        )
-        self._client.dispatch(ask)
-        answer = Answer(lambda: self._client.dispatch(CancelAsk(handle)), items)
-        try:
-            yield answer
-        finally:
-            self._heads += answer.heads
-            if answer.finish is None:
-                answer.cancel()
-            self._client.drop_handle(handle)
-
-
 class LightClient:
     """A connection to a router, and the others that may take its place. Made by :func:`connect`."""
 
-    def __init__(self, driver: Driver, router: NodeId, address: RouterAddress, others: tuple[NodeId, ...] = ()) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        router: NodeId,
+        address: RouterAddress,
+        others: tuple[NodeId, ...],
+        clock: Clock,
+        *,
+        has_account: bool,
+    ) -> None:
         self.router = router
         """That sessions are opened at."""
         self.address = address
+        self.has_account = has_account
+        """Whether its key was given, so that it may have a balance in the ledger; one made for the day has none."""
+        self.rising: dict[int, Answer] = {}
+        """Answers whose levels are heard of, by handle."""
+        self._clock = clock
         self._routers = (router, *others)
         self._driver = driver
         self._handles = count(1)
@@ -199,7 +105,17 @@ class LightClient:
         """What an answer is worth here, in words for a person."""
         if self.address.network is None:
             return "level capped at streamed: the address names no network, so the router's word for it was taken"
-        return "level streamed: every frame is signed; this network has no committee to certify more"
+        if not self.certifies:
+            return "level streamed: every frame is signed; this network has no committee to certify more"
+        oracles = len(self.genesis.committee)
+        return (
+            f"level up to finalized: every frame is signed, {oracles} oracles certify answers and decide them in blocks"
+        )
+
+    @property
+    def certifies(self) -> bool:
+        """Whether the network has a committee that this client can check."""
+        return bool(self.genesis.committee) and self.address.network is not None
 
     def model(self, wanted: str | None) -> ModelOffer:
         """The offer of a model by name or digest prefix; the first if None. Raises RequestFailed."""
@@ -223,8 +139,10 @@ class LightClient:
         tokens: int = 512,
         timeout_ms: int = OPEN_TIMEOUT_MS,
         price_cap_wei: int = PRICE_CAP_WEI,
+        cap_wei: int | None = None,
         lanes: int = 1,
         direct: bool = False,
+        audits: bool = False,
     ) -> AsyncIterator[Session]:
         """Open a session, and close it with the block. Raises RequestFailed.
 
@@ -232,6 +150,9 @@ class LightClient:
             lanes: Independent runs of each order, by as many miners; the first is streamed.
             direct: Take the frames from the miner itself where it can be dialed, so that it learns our address; the
                 router relays them where it cannot.
+            cap_wei: What the ledger is to reserve of this client's balance; miners give little credit beyond. None:
+                enough for some dozens of orders as long as the first, where they cost anything and a key was given.
+            audits: Oracles may open the orders, to score what was answered.
         """
         await self._stand()
         offer = self.model(model)
@@ -240,7 +161,7 @@ class LightClient:
             handle=handle,
             router=self.router,
             model=ModelDigest(offer.manifest.digest()),
-            nonce=secrets.token_bytes(32),
+            nonce=self._session_nonce(),
             price_cap_wei=price_cap_wei,
             tokens=tokens,
             timeout_ms=timeout_ms,
@@ -248,13 +169,27 @@ class LightClient:
             others=tuple(router for router in self._routers if router != self.router),
             lanes=lanes,
             direct=direct,
+            cap_wei=self._cap_wei(offer, tokens, lanes) if cap_wei is None else cap_wei,
+            audits=audits,
         )
         self.dispatch(wish)
+        session: Session | None = None
         try:
-            yield Session(self, handle, await _assigned(items), items)
+            session = Session(self, handle, await assigned(items), items)
+            yield session
         finally:
+            if session is not None:
+                session.settle()
             self.dispatch(CloseAsked(handle))
             self.drop_handle(handle)
+
+    def _cap_wei(self, offer: ModelOffer, tokens: int, lanes: int) -> int:
+        return offer.price_wei * tokens * lanes * ORDERS_EXPECTED if self.has_account and self.certifies else 0
+
+    def _session_nonce(self) -> bytes:
+        """Rises from session to session: of an account's sessions the ledger takes none that is older than one that is
+        over."""
+        return self._clock().to_bytes(8, "big") + secrets.token_bytes(24)
 
     async def greet(self, router: NodeId) -> None:
         """Greet a router: sessions are opened there from now on. Raises RequestFailed."""
@@ -303,6 +238,12 @@ class LightClient:
     def deliver(self, effect: object) -> None:
         """Perform a Deliver."""
         assert isinstance(effect, Deliver)
+        if isinstance(effect.item, TaskLevel):
+            # Nobody need wait for it, and it comes when whoever asked has left.
+            answer = self.rising.get(effect.handle)
+            if answer is not None:
+                answer.rise(effect.item)
+            return
         channel = self._items.get(effect.handle)
         if channel is None:
             return
@@ -312,16 +253,6 @@ class LightClient:
             # More than any honest router has to say: nothing of it is looked at any more.
             del self._items[effect.handle]
             channel.close()
-
-
-async def _assigned(items: trio.MemoryReceiveChannel[Item]) -> SessionAssigned:
-    """The session's first assignment. Raises RequestFailed."""
-    async for item in items:
-        if isinstance(item, SessionOver):
-            raise RequestFailed(item.code, item.detail, retry_after_ms=item.retry_after_ms)
-        if isinstance(item, SessionAssigned):
-            return item
-    raise RequestFailed("router_lost", "the client was closed")
 
 
 @asynccontextmanager
@@ -334,26 +265,26 @@ async def connect(
     """Connect to the first router that answers; the others take its place should it be lost.
 
     Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed. Without ``key`` a fresh one is made: nothing
-    links this client to an earlier one.
+    links this client to an earlier one, and it has no balance, so it is served on what credit miners give.
     """
     addresses = [parse_router_address(router) if isinstance(router, str) else router for router in routers]
     if not addresses:
         raise TypeError("connect() needs the address of a router")
-    key = key or NodeKey.generate()
+    given, key = key is not None, key or NodeKey.generate()
     if transport is not None:
-        async with _greeted(transport, addresses, key, timeout_ms) as client:
+        async with _greeted(transport, addresses, key, timeout_ms, given) as client:
             yield client
         return
     async with (
         open_libp2p(key, Libp2pConfig(listen=())) as opened,
-        _greeted(opened, addresses, key, timeout_ms) as client,
+        _greeted(opened, addresses, key, timeout_ms, given) as client,
     ):
         yield client
 
 
 @asynccontextmanager
 async def _greeted(
-    transport: Transport, addresses: Sequence[RouterAddress], key: NodeKey, timeout_ms: int
+    transport: Transport, addresses: Sequence[RouterAddress], key: NodeKey, timeout_ms: int, has_account: bool
 ) -> AsyncIterator[LightClient]:
     node, address = await _first_reached(transport, addresses, timeout_ms)
     others = []
@@ -361,9 +292,9 @@ async def _greeted(
         if other is not address and other.network == address.network:
             others.append(node_id_of_peer_id(other.peer_id))
             transport.learn(others[-1], (other.multiaddr,))
-    machine = ClientMachine(key.node_id, key.sign)
-    async with open_driver(machine, transport, open_clock()) as driver:
-        client = LightClient(driver, node, address, tuple(others))
+    machine, clock = ClientMachine(key.node_id, key.sign), open_clock()
+    async with open_driver(machine, transport, clock) as driver:
+        client = LightClient(driver, node, address, tuple(others), clock, has_account=has_account)
         driver.performers = {Deliver: client.deliver}
         await client.greet(node)
         yield client

@@ -18,8 +18,10 @@ from p2pnode.located_toml import ConfigError, LocatedToml, read_toml
 from p2pnode.paths import home
 from p2pnode.setting import (
     UNSET,
+    account,
     announced_address,
     each,
+    each_as,
     flag,
     listen_address,
     name_or_path,
@@ -32,6 +34,7 @@ from p2pnode.setting import (
     text,
 )
 from protocol.core.errors import ParameterError
+from protocol.core.ids import NodeId
 
 if TYPE_CHECKING:
     # Only a node needs it, and its imports cost as much as everything else here.
@@ -154,6 +157,15 @@ class MinerSection:
     gpu_layers: int = field(
         default=0, metadata=setting(number(0, 1024), "Layers of the model kept on the GPU; 0: none.")
     )
+    owner: NodeId | None = field(
+        default=None, metadata=setting(account, "The account that is paid for answers, as 0x.... Empty: this node's own.")
+    )
+    tokens_per_second: int = field(
+        default=0,
+        metadata=setting(
+            number(0, 1_000_000), "Claimed for one stream; who is tested much slower is not let in. 0: nothing."
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +177,25 @@ class RouterSection:
     )
     queue_requests_max: int = field(
         default=0, metadata=setting(number(0, 65_536), "Requests that wait at once. 0: as many as the network allows.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OracleSection:
+    """``[oracle]``: what miners are tested with."""
+
+    models: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            each_as(_MODEL, "models"),
+            "Models whose miners this oracle tests, each loaded only while it does; of others it says nothing.",
+        ),
+    )
+    threads: int = field(
+        default=1, metadata=setting(number(0, 1024), "CPU threads of a test's engine. 0: half of the cores.")
+    )
+    gpu_layers: int = field(
+        default=0, metadata=setting(number(0, 1024), "Layers of a tested model kept on the GPU; 0: none.")
     )
 
 
@@ -191,6 +222,7 @@ class NodeConfig:
     keys: KeysSection = field(default_factory=KeysSection)
     miner: MinerSection = field(default_factory=MinerSection)
     router: RouterSection = field(default_factory=RouterSection)
+    oracle: OracleSection = field(default_factory=OracleSection)
     testnet: TestnetSection = field(default_factory=TestnetSection)
 
     def genesis(self) -> "Genesis":

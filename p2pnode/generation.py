@@ -36,15 +36,17 @@ _REASONS: Mapping[FinishReason, EndReason] = {
 
 
 class Generations:
-    """The generations that run, one task each."""
+    """The generations that run, one task each. ``priority``: among those that wait for a slot of the engine."""
 
     def __init__(
         self,
         engines: Mapping[ModelDigest, Engine],
         nursery: trio.Nursery,
         dispatch: Callable[[object], None],
+        priority: int = 0,
     ) -> None:
         self._engines = engines
+        self._priority = priority
         self._nursery = nursery
         self._dispatch = dispatch
         self._running: dict[GenerationKey, trio.CancelScope] = {}
@@ -81,7 +83,8 @@ class Generations:
         key, engine = effect.generation, self._engines[effect.model]
         prompt = await engine.render([ChatMessage(turn.role, turn.content) for turn in effect.messages])
         emitted = [Token(id_, text) for id_, text in effect.emitted]
-        request = GenerateRequest(prompt, effect.sampling, effect.lane_seed, effect.max_tokens, emitted)
+        asking = (prompt, effect.sampling, effect.lane_seed, effect.max_tokens, emitted)
+        request = GenerateRequest(*asking, priority=self._priority)
         rendered = False
         async for event in engine.generate(request):
             if not rendered:

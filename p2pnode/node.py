@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -18,26 +19,38 @@ from p2pnode.engine.api import Engine, EngineConfig
 from p2pnode.engine.supervisor import open_engine
 from p2pnode.generation import Generations
 from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore
+from p2pnode.ledger_answers import QUESTION as LEDGER
 from p2pnode.models.store import ModelStore, StoredModel
 from p2pnode.oracle import INCLUDE, Oracle, make_machine
 from p2pnode.oracle_records import OracleRecords
-from p2pnode.records import load_kept_bids, stored_numbers
+from p2pnode.records import load_kept_bids, load_results, stored_numbers
 from p2pnode.signer_log import SignerLog, open_signer_log
 from p2pnode.store import NodeStore, open_store
+from p2pnode.tester import models_held, offered, testing, watch_calls
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.loopback import Loopback
 from p2pnode.transport.seam import Transport
 from p2pnode.transport.unwrap import unwrapped
-from protocol.core.errors import P2PNodeError
+from protocol.core.codec import decode
+from protocol.core.errors import DecodeError, P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, SessionId
 from protocol.core.machine import Machine
 from protocol.core.params import Params
 from protocol.messages.adverts import ModelOffer, Role
+from protocol.messages.results import Submit
 from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
+from protocol.roles.miner.answering import AnswerMachine, AnswerSettings
+from protocol.roles.miner.transcripts import KeepTranscript
+from protocol.roles.oracle import OracleMachine
 from protocol.roles.peer import PeerMachine, PeerSettings
-from protocol.roles.router import ASSIGNMENT_RECORDS, RouterMachine, RouterSettings
+from protocol.roles.router import ASSIGNMENT_RECORDS, HandIn, RouterMachine, RouterSettings
+from protocol.roles.tester import TesterMachine, TesterSettings
+from protocol.roles.tester.calling import CallBook
 from protocol.session.adverts import AdvertBook
+
+HAND_IN = "hand-in:"
+"""The question that hands in what was signed for the ledger: this, and a Submit in hexadecimal digits."""
 
 ROLES: tuple[Role, ...] = ("router", "miner", "oracle")
 
@@ -65,6 +78,8 @@ class Node:
     oracle: Oracle | None
     started_ms: int
     clock: Clock
+    hand_in: Callable[[Submit], None] | None = None
+    """Hands the committee what somebody signed for the ledger."""
 
     @property
     def addresses(self) -> tuple[RouterAddress, ...]:
@@ -78,11 +93,30 @@ class Node:
             return self.status()
         if what == "peers":
             return {"peers": self.peers()}
-        if what in ("committee", "blocks") or what.startswith(INCLUDE):
+        if what == "genesis":
+            return {"genesis": self.genesis.to_json()}
+        if what.startswith(HAND_IN):
+            return self._handed_in(what.removeprefix(HAND_IN))
+        if what in ("committee", "blocks", "pool") or what.startswith((INCLUDE, LEDGER)):
             return self._oracle_answer(what)
         raise P2PNodeError(
-            f"unknown question {what[:64]!r}", code="control/unknown", hint="ask for status, peers, committee or blocks"
+            f"unknown question {what[:64]!r}",
+            code="control/unknown",
+            hint="ask for status, peers, committee, blocks, pool or ledger",
         )
+
+    def _handed_in(self, digits: str) -> Mapping[str, Any]:
+        if self.hand_in is None or not self.genesis.committee:
+            hint = "ask a router or an oracle of a network with a committee"
+            raise P2PNodeError("this node has no way to the ledger", code="control/no-ledger", hint=hint)
+        try:
+            submit = decode(bytes.fromhex(digits))
+        except (ValueError, DecodeError) as error:
+            raise P2PNodeError(f"this is nothing for the ledger: {error}", code="control/malformed") from error
+        if not isinstance(submit, Submit):
+            raise P2PNodeError("this is nothing for the ledger", code="control/malformed")
+        self.hand_in(submit)
+        return {"handed_in": True}
 
     def _oracle_answer(self, what: str) -> Mapping[str, Any]:
         if self.oracle is None:
@@ -91,6 +125,10 @@ class Node:
             )
         if what == "committee":
             return self.oracle.committee()
+        if what.startswith(LEDGER):
+            return self.oracle.ledger(what)
+        if what == "pool":
+            return {"miners": self.oracle.pool()}
         return {"blocks": self.oracle.blocks()} if what == "blocks" else self.oracle.include(what.removeprefix(INCLUDE))
 
     def status(self) -> dict[str, Any]:
@@ -105,7 +143,7 @@ class Node:
             "uptime_s": (self.clock() - self.started_ms) // 1_000,
             "peers": len(self.transport.peers()),
             "adverts": len(self.book),
-            "level_cap": "streamed",
+            "level_cap": "finalized" if self.genesis.committee else "streamed",
         }
         if self.router is not None:
             status["router"] = self.router.load()
@@ -164,7 +202,7 @@ async def open_node(
             progress("opening the network")
             inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
             transport = Loopback(inner, nursery)
-            parts = _Parts(config, genesis, key, transport, store, log, open_clock(), stack, nursery, served)
+            parts = _Parts(config, genesis, key, transport, store, log, open_clock(), stack, nursery, served, engine)
             node = await parts.start_roles()
             await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
             yield node
@@ -248,44 +286,78 @@ class _Parts:
     stack: AsyncExitStack
     nursery: trio.Nursery
     served: _Served
+    open_engine: OpenEngine
 
     async def start_roles(self) -> Node:
         """Start each role's machine on a driver of its own; they share the transport and the advert book."""
         book = AdvertBook(self.genesis.params, secrets.token_bytes(16))
         node = Node(self.config, self.genesis, self.transport, book, None, None, None, self.clock(), self.clock)
         if "router" in self.config.node.roles:
-            node.router = await self._start_router(book)
+            node.router, node.hand_in = await self._start_router(book)
         if "miner" in self.config.node.roles:
             node.miner = await self._start_miner()
         if self.signer_log is not None:
-            node.oracle = await self._start_oracle(self.signer_log)
+            node.oracle = await self._start_oracle(self.signer_log, book)
+            node.hand_in = node.oracle.hand_in
         await self._start_peer(book)
         return node
 
-    async def _start_router(self, book: AdvertBook) -> RouterMachine:
+    async def _start_router(self, book: AdvertBook) -> tuple[RouterMachine, Callable[[Submit], None]]:
         numbers = await _assignment_numbers(self.store, self.clock())
         addresses = tuple(self.transport.addresses)
-        settings = RouterSettings(self.key.node_id, addresses, self.genesis.to_json(), numbers)
+        followed = self.genesis if self.genesis.committee else None
+        settings = RouterSettings(self.key.node_id, addresses, self.genesis.to_json(), numbers, followed)
         params = _local_params(self.config, self.genesis.params)
         machine = RouterMachine(settings, self.genesis.domain(), params, self.key.sign, book)
-        await self._drive(machine)
-        return machine
+        driver = await self._drive(machine)
+        return machine, lambda submit: driver.dispatch(HandIn(submit))
 
     async def _start_miner(self) -> MinerMachine:
         offers = {offer.manifest.digest(): offer for offer in self.served.offers}
-        settings = MinerSettings(self.key.node_id, offers, os.urandom(16), await load_kept_bids(self.store))
+        settings = MinerSettings(
+            self.key.node_id,
+            offers,
+            os.urandom(16),
+            await load_kept_bids(self.store),
+            self.genesis,
+            os.urandom(32),
+            await load_results(self.store),
+            self.config.miner.owner,
+            self.config.miner.tokens_per_second,
+        )
         machine = MinerMachine(settings, self.genesis.domain(), self.genesis.params, self.key.sign)
-        await self._drive(machine, self._generating)
+        answers = await self._start_answers(tuple(offers))
+        await self._drive(machine, partial(self._generating, {KeepTranscript: answers.dispatch}))
         return machine
 
-    def _generating(self, dispatch: Perform) -> Mapping[type, Perform]:
-        generations = Generations(self.served.engines, self.nursery, dispatch)
-        return {Generate: generations.start, CancelGeneration: generations.cancel}
+    async def _start_answers(self, models: tuple[ModelDigest, ...]) -> Driver:
+        """What the miner's testers are answered by. Its tokens wait behind those of sessions for a slot."""
+        settings = AnswerSettings(self.key.node_id, models, self.genesis.committee, self.served.build)
+        machine = AnswerMachine(settings, self.genesis.domain(), self.genesis.params)
+        return await self._drive(machine, partial(self._generating, {}, priority=-1))
 
-    async def _start_oracle(self, log: SignerLog) -> Oracle:
+    def _generating(
+        self, others: Mapping[type, Perform], dispatch: Perform, priority: int = 0
+    ) -> Mapping[type, Perform]:
+        generations = Generations(self.served.engines, self.nursery, dispatch, priority)
+        return {Generate: generations.start, CancelGeneration: generations.cancel, **others}
+
+    async def _start_oracle(self, log: SignerLog, book: AdvertBook) -> Oracle:
         machine = await make_machine(self.key.node_id, self.key.sign, self.genesis, self.store, log, self.clock)
         driver = await self._drive(machine, records=OracleRecords(self.store, log))
+        await self._start_tester(machine, book, driver.dispatch)
         return Oracle(machine, self.genesis.params, driver.dispatch, self.clock)
+
+    async def _start_tester(self, oracle: OracleMachine, book: AdvertBook, report: Perform) -> None:
+        """The oracle's tests of miners, if it holds a model to test with."""
+        models = await trio.to_thread.run_sync(models_held, self.config)
+        if not models:
+            return
+        settings = TesterSettings(self.key.node_id, len(self.genesis.committee))
+        machine = TesterMachine(settings, self.genesis.domain(), self.genesis.params, self.key.sign)
+        driver = await self._drive(machine, partial(testing, models, self.open_engine, self.nursery, report))
+        calls = CallBook(self.key.node_id, models, partial(offered, book))
+        self.nursery.start_soon(watch_calls, oracle, calls, driver.dispatch)
 
     async def _start_peer(self, book: AdvertBook) -> None:
         roles: tuple[Role, ...] = tuple(role for role in ROLES if role in self.config.node.roles)

@@ -5,17 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 from p2pnode.clock import Clock
+from p2pnode.ledger_answers import LedgerAnswers
 from p2pnode.oracle_records import claim_store, stored_epoch
 from p2pnode.signer_log import SignerLog
 from p2pnode.store import NodeStore
-from protocol.committee.counter import CounterLedger
 from protocol.committee.cut import content_bytes_max
 from protocol.committee.signer import Signer
+from protocol.core.codec import pack
 from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Sign
+from protocol.ledger import Ledger
+from protocol.messages.results import Content, Submit
 from protocol.roles.oracle import Include, OracleMachine, OracleSettings
 
 log = logging.getLogger(__name__)
@@ -40,7 +43,7 @@ async def make_machine(
     reason = None if lost is None else lost.what
     if reason is not None:
         log.warning("the signer log is lost, so nothing is signed in this epoch and the next: %s", reason)
-    settings = OracleSettings(node, genesis.committee, CounterLedger(domain, params), signer, reason, store.load)
+    settings = OracleSettings(node, genesis.committee, Ledger(domain, params, genesis), signer, reason, store.load)
     machine = OracleMachine(settings, domain, params, sign, clock())
     if not machine.member:
         log.warning("this key is not in the committee of epoch %d: it follows", machine.simplex.committee.epoch)
@@ -57,6 +60,22 @@ class Oracle:
         self._params = params
         self._dispatch = dispatch
         self._clock = clock
+        self._ledger = LedgerAnswers(params, machine.results.outcomes, lambda: machine.results.final)
+
+    def ledger(self, question: str) -> dict[str, Any]:
+        """What the ledger holds. Raises LedgerQuestionError."""
+        return self._ledger.answer(question)
+
+    def hand_in(self, submit: Submit) -> None:
+        """What somebody signed for the ledger goes out in a batch of this oracle's."""
+        content = Content(
+            sessions=submit.sessions,
+            closes=submit.closes,
+            withdrawals=submit.withdrawals,
+            enlistments=submit.enlistments,
+            entries=submit.entries,
+        )
+        self._dispatch(Include(pack(content)))
 
     def include(self, digits: str) -> dict[str, Any]:
         """Hand an item in. Raises P2PNodeError if it is none."""
@@ -101,6 +120,7 @@ class Oracle:
                 "epoch": header.epoch,
                 "height": header.height,
                 "outcomes": header.results_count,
+                "batches": simplex.tree.base.state.batches,
                 "age_ms": None if last is None else now_ms - last.final_ms,
             },
             "signing": machine.signing,
@@ -145,6 +165,23 @@ class Oracle:
                 "gap_ms": block.gap_ms,
             }
             for block in self._machine.history.blocks
+        ]
+
+    def pool(self) -> list[dict[str, Any]]:
+        """Where the ledger's miners stand, as of the last final block."""
+        return [
+            {
+                "node": _shown(node),
+                "state": miner.state.name.lower(),
+                "model": miner.model.hex(),
+                "slots": miner.slots,
+                "test": miner.test,
+                "called": miner.call is not None,
+                "tested_epoch": miner.tested_epoch,
+                "tokens_per_second": miner.tokens_per_second,
+                "first_token_ms": miner.first_token_ms,
+            }
+            for node, miner in sorted(self._machine.simplex.tree.base.state.miners())
         ]
 
 

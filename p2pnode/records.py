@@ -1,4 +1,4 @@
-"""The records of this user's sessions, one small file each, the latest hundred kept; and a miner's kept bids."""
+"""The records of this user's sessions, one small file each, the latest hundred kept; and what a miner keeps."""
 
 import os
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from protocol.core.errors import DecodeError, P2PNodeError
 from protocol.core.ids import Digest, SessionId
 from protocol.messages.sessions import Bid, CountersignedBid
 from protocol.roles.miner.bidding import BID_RECORDS
+from protocol.roles.miner.result import RESULT_BYTES_MAX, RESULT_RECORDS, StoredResult, record_of
 from protocol.roles.router import ASSIGNMENT_RECORDS
 from protocol.session.record import BIDS_BYTES_MAX, RECORD_BYTES_MAX, KeptBids, SessionRecord
 
@@ -95,6 +96,29 @@ def stored_bids(records: Mapping[bytes, bytes]) -> tuple[dict[bytes, Countersign
         except DecodeError:
             foreign.append(name)
     return {name: signed for _, name, signed in sorted(dated, key=lambda item: item[:2])}, foreign
+
+
+async def load_results(store: NodeStore) -> dict[bytes, StoredResult]:
+    """What was committed to before a restart and is not final; what another build wrote is dropped here."""
+    kept, foreign = stored_results(store.load(RESULT_RECORDS))
+    if foreign:
+        await store.persist([(name, None) for name in foreign])
+    return kept
+
+
+def stored_results(records: Mapping[bytes, bytes]) -> tuple[dict[bytes, StoredResult], list[bytes]]:
+    """A miner's results that are not final, oldest first, and the names of those that another build wrote."""
+    dated: list[tuple[int, bytes, StoredResult]] = []
+    foreign: list[bytes] = []
+    for name, value in records.items():
+        try:
+            stored = unpack(StoredResult, value, limit_bytes=RESULT_BYTES_MAX)
+            if record_of(stored.commit.commit) != name:
+                raise DecodeError("another lane's")
+            dated.append((stored.made_ms, name, stored))
+        except DecodeError:
+            foreign.append(name)
+    return {name: stored for _, name, stored in sorted(dated, key=lambda item: item[:2])}, foreign
 
 
 def stored_numbers(records: Mapping[bytes, bytes], now_ms: int) -> tuple[dict[SessionId, int], list[bytes]]:

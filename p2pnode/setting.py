@@ -5,14 +5,18 @@ error of the format it reads, saying what the value must be.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2pnode.address import parse_listen_address, parse_multiaddr
+from protocol.core.ids import NodeId
 
 UNSET = Path()
 """The default of a path that follows from another one."""
+
+_ACCOUNT = re.compile("0x[0-9a-f]{40}")
 
 Check = Callable[[Any, Path], Any]
 
@@ -73,6 +77,13 @@ def flag(value: Any, _: Path) -> bool:
     return value
 
 
+def account(value: Any, _: Path) -> NodeId | None:
+    """An address on the ledger, or None for an empty one."""
+    if not isinstance(value, str) or (value and _ACCOUNT.fullmatch(value.lower()) is None):
+        raise ValueError("must be 0x and 40 hexadecimal digits, in quotes")
+    return NodeId(bytes.fromhex(value[2:])) if value else None
+
+
 def path(value: Any, folder: Path) -> Path | None:
     """An absolute path, or None for an empty one."""
     if not isinstance(value, str) or "\0" in value:
@@ -99,6 +110,15 @@ def each(read: Callable[[str], Any], what: str) -> Check:
         if len(set(value)) != len(value):
             raise ValueError(f"names one of its {what} twice")
         return tuple(read(item) for item in value)
+
+    return check
+
+
+def each_as(read: Check, what: str) -> Check:
+    """A list without repetitions of what another check accepts."""
+
+    def check(value: Any, folder: Path) -> tuple[Any, ...]:
+        return tuple(read(item, folder) for item in each(str, what)(value, folder))
 
     return check
 

@@ -1,7 +1,8 @@
 """A network of several processes on this machine: routers, miners and oracles, each with a folder and a log.
 
-The oracles' keys are made first, as the genesis names them. It stands beside the folders: a testnet that is started
-again in its folder is the same network, and its oracles go on where they stopped.
+The keys of oracles and miners are made first, as the genesis names them, and one for a client, to whom it gives a
+balance. It stands beside the folders: a testnet that is started again in its folder is the same network, and its
+oracles go on where they stopped.
 
 Children are in sessions of their own, so Ctrl-C reaches only the parent, which takes them down in order; and each
 ends by itself when its standard input closes, so none outlives a parent that was killed.
@@ -20,15 +21,20 @@ from typing import Any
 import trio
 
 from p2pnode.control import SOCKET, ControlError, ask_control
-from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore
+from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore, write_keystore
 from p2pnode.transport.unwrap import unwrapped
-from protocol.core.errors import P2PNodeError
-from protocol.core.genesis import Genesis
+from protocol.core.errors import P2PNodeError, ParameterError
+from protocol.core.genesis import Genesis, parse_genesis
+from protocol.core.ids import NodeId
 from protocol.core.params import Params
 
 NODE_MODULE = "p2pnode.cli.entry"
 GENESIS_FILE = "genesis.json"
 KEYSTORE = "node-key.json"
+CLIENT_KEYSTORE = "client.json"
+"""The key of a client with a balance, beside the nodes' folders."""
+CLIENT_WEI = 10**9
+"""What the genesis gives it."""
 TESTNET = "testnet"
 """What a testnet's network is called."""
 HEARTBEAT_MS = 1_500
@@ -63,7 +69,11 @@ class TestnetPlan:
     genesis: Genesis | None = None
     """The network's parameters; the oracles become its committee. None: the built-in ones, with a short heartbeat."""
     password: str = ""
-    """Of the oracles' keys."""
+    """Of all keys."""
+    price_wei: int = 1
+    """What miners ask for a token, where there are oracles to keep a ledger."""
+    miners_listed: bool = True
+    """Whether the genesis lists the miners as if tested; if not, they enlist and the oracles test them first."""
     oracle_module: str = NODE_MODULE
     """What runs an oracle; a test puts one here that writes down what it hears."""
 
@@ -127,6 +137,11 @@ class Testnet:
         """Of all routers, the first first."""
         return [str(child.addresses[0]) for child in self.routers]
 
+    @property
+    def client_keystore(self) -> Path | None:
+        """The key of a client with a balance; None where there is no ledger."""
+        return self.plan.folder / CLIENT_KEYSTORE if self.plan.oracles else None
+
     def committee(self) -> dict[str, Any] | None:
         """What the first oracle that answers says of the committee; None if there is none."""
         for oracle in self.oracles:
@@ -169,7 +184,7 @@ class Testnet:
             nursery.start_soon(_drain, router)
             await self._await_ready(router)
         for number in range(1, self.plan.miners + 1):
-            child = await self._spawn(f"miner-{number}", ["miner"], list(self.addresses))
+            child = await self._spawn(miner_name(number), ["miner"], list(self.addresses))
             nursery.start_soon(_drain, child)
         for number in range(1, self.plan.oracles + 1):
             child = await self._spawn(oracle_name(number), ["oracle"], list(self.addresses))
@@ -180,15 +195,36 @@ class Testnet:
             await self._await_miners(router)
         for oracle in self.oracles:
             await self._await_signing(oracle)
+        for router in self.routers if self.plan.oracles else ():
+            await self._await_pool(router)
 
     def _prepare(self) -> str:
-        """Make the oracles' keys and the genesis that names them; gives what the nodes are told of it."""
+        """Make the keys and the genesis that names them; gives what the nodes are told of it."""
         genesis = self.plan.genesis or Genesis(TESTNET, params=Params(heartbeat_ms=HEARTBEAT_MS))
         if not self.plan.oracles:
             return "" if self.plan.genesis is None else self._written(genesis)
-        names = [oracle_name(number) for number in range(1, self.plan.oracles + 1)]
-        keys = [make_key(self.plan.folder / name, self.plan.password) for name in names]
-        return self._written(replace(genesis, committee=tuple(key.node_id for key in keys)))
+        oracles = self._keys([oracle_name(number) for number in range(1, self.plan.oracles + 1)])
+        listed = self.plan.miners if self.plan.miners_listed else 0
+        miners = self._keys([miner_name(number) for number in range(1, listed + 1)])
+        client = client_key(self.plan.folder, self.plan.password).node_id
+        made = replace(
+            genesis,
+            committee=oracles,
+            allocation=tuple(sorted({client: CLIENT_WEI, **dict(genesis.allocation)}.items())),
+            miners=tuple(sorted({*genesis.miners, *miners})),
+        )
+        return self._written(self._earlier(made) or made)
+
+    def _keys(self, names: Sequence[str]) -> tuple[NodeId, ...]:
+        return tuple(make_key(self.plan.folder / name, self.plan.password).node_id for name in names)
+
+    def _earlier(self, made: Genesis) -> Genesis | None:
+        """The folder's network, if it is the same but for its miners: those that came later have to be tested."""
+        with suppress(OSError, ParameterError, UnicodeDecodeError):
+            earlier = parse_genesis((self.plan.folder / GENESIS_FILE).read_text(encoding="utf-8"))
+            if replace(earlier, miners=made.miners) == made:
+                return earlier
+        return None
 
     def _written(self, genesis: Genesis) -> str:
         path = self.plan.folder / GENESIS_FILE
@@ -225,7 +261,10 @@ class Testnet:
             "P2PNODE_MINER_SLOTS": str(self.plan.slots),
             # One thread each: several engines that spin on the same cores would starve one another.
             "P2PNODE_MINER_THREADS": "1",
+            "P2PNODE_ORACLE_MODELS": self.plan.model,
         }
+        if self.plan.oracles:
+            settings["P2PNODE_MINER_PRICE_WEI"] = str(self.plan.price_wei)
         if bootstrap:
             settings["P2PNODE_NETWORK_BOOTSTRAP"] = ",".join(bootstrap)
         if self._genesis:
@@ -250,6 +289,15 @@ class Testnet:
                     return
                 await trio.sleep(POLL_S)
         raise TestnetError(f"{router.name} did not learn of every miner", hint=f"its log: {router.log}")
+
+    async def _await_pool(self, router: Child) -> None:
+        with trio.move_on_after(READY_TIMEOUT_S):
+            while True:
+                status = await trio.to_thread.run_sync(router.ask, "status")
+                if status["router"]["pool"]:
+                    return
+                await trio.sleep(POLL_S)
+        raise TestnetError(f"{router.name} did not learn of the node pool", hint=f"its log: {router.log}")
 
     async def _await_signing(self, oracle: Child) -> None:
         with trio.move_on_after(READY_TIMEOUT_S):
@@ -295,6 +343,19 @@ async def _drain(child: Child) -> None:
 def oracle_name(number: int) -> str:
     """Of the oracles, from 1; also the name of its folder."""
     return f"oracle-{number}"
+
+
+def miner_name(number: int) -> str:
+    """Of the miners, from 1; also the name of its folder."""
+    return f"miner-{number}"
+
+
+def client_key(folder: Path, password: str = "") -> NodeKey:
+    """The key of a testnet's client, made if there is none. It is no node's: nothing that it signs needs a log."""
+    path = folder / CLIENT_KEYSTORE
+    if not path.exists():
+        write_keystore(path, NodeKey.generate(), password, scrypt_n=SCRYPT_N_TESTNET)
+    return read_keystore(path, password)
 
 
 def make_key(folder: Path, password: str = "") -> NodeKey:

@@ -19,8 +19,9 @@ from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Domain, payload_digest, verify
 from protocol.messages.adverts import Advert
-from protocol.messages.committee import CommitteeNews
 from protocol.messages.envelope import Envelope
+from protocol.messages.evidence import CommitteeNews
+from protocol.messages.results import Commits
 from protocol.messages.sessions import Announcement
 
 
@@ -54,6 +55,7 @@ TOPICS: Mapping[str, Topic] = {
     "nodes": Topic(Advert, lambda advert: advert.node),
     "sessions": Topic(Announcement, lambda announcement: announcement.router),
     "committee": Topic(CommitteeNews, lambda news: news.author),
+    "results": Topic(Commits, lambda commits: commits.miner),
 }
 """By short name. A later topic is one more line."""
 

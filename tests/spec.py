@@ -34,7 +34,7 @@ TAG = re.compile(r"\[([A-Z][A-Z0-9]*(?:-[A-Z0-9]+)*\.\d+)\]")
 RULE = re.compile(r"^\*\*\[([A-Z0-9.-]+)\]\*\*", re.MULTILINE)
 BLOCK = re.compile(r"(<!-- generated:(\w+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 
-SEALED = {"Advert", "Announcement", "Bid", "BidReceipt", "BidSet", "CommitteeNews"}
+SEALED = {"Advert", "Announcement", "Bid", "BidReceipt", "BidSet", "CommitteeNews", "Commits"}
 """Kinds that are signed as ``Kind(bytes payload)`` in an Envelope."""
 
 SIGNED_PARTS = {

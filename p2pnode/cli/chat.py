@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2pnode.address import RouterAddress, parse_router_address
@@ -20,12 +21,20 @@ from protocol.core.errors import P2PNodeError
 
 if TYPE_CHECKING:
     from p2pnode.client import Answer, LightClient, Session
+    from p2pnode.identity import NodeKey
     from protocol.messages.sampling import SamplingParams
     from protocol.messages.tasks import PromptMessage
 
 
 INTERRUPTED = 130
 """The exit status of an answer that was stopped with Ctrl-C."""
+UNCERTAIN = 1
+"""The exit status of an answer that is not as certain as was asked."""
+LEVELS = ("streamed", "committed", "certified", "finalized")
+LEVEL_WAIT_S = 3.0
+"""So long a single answer is waited for to become final, where no level was asked for."""
+CONVERSATION_WAIT_S = 1.0
+"""The same between two prompts; what an answer comes to later is shown after the next prompt."""
 
 
 class EmptyPrompt(P2PNodeError):
@@ -58,12 +67,18 @@ def configure(subparsers: Any) -> None:
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of a request (default 120)")
     parser.add_argument("--lanes", type=int, default=1, metavar="N", help="independent runs of each prompt (default 1)")
     parser.add_argument("--direct", action="store_true", help="take the answer from the miner itself where possible")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the key whose balance pays (default: a new one)")
+    parser.add_argument("--password-file", metavar="FILE", help="its first line is the key's password")
+    parser.add_argument("--cap-wei", type=int, metavar="WEI", help="what the ledger reserves for the session")
+    parser.add_argument(
+        "--level", choices=LEVELS, help="wait until the answer is as certain; exit status 1 if it does not get so"
+    )
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask. Raises MalformedAddress, TransportError, RequestFailed, EmptyPrompt."""
-    config = config_of(args)
+    config = config_of(args, {"keys.password_file": args.password_file})
     routers = _routers(args, config)
     sampling = _sampling(args)
     if args.prompt is None and not args.models and not sys.stdin.isatty():
@@ -96,6 +111,7 @@ def _sampling(args: argparse.Namespace) -> "SamplingParams":
         (args.max_tokens >= 1, "--max-tokens must be at least 1"),
         (1 <= args.lanes <= LANES_MAX, f"--lanes must be from 1 to {LANES_MAX}"),
         (0 < args.timeout <= 600, "--timeout must be above 0 and at most 600 seconds"),
+        (args.cap_wei is None or args.cap_wei >= 0, "--cap-wei must not be negative"),
     )
     for holds, message in checks:
         if not holds:
@@ -111,10 +127,8 @@ async def _chat(
     args: argparse.Namespace, sampling: "SamplingParams", routers: Sequence[RouterAddress], config: NodeConfig
 ) -> int:
     from p2pnode.client import connect
-    from p2pnode.node import load_key
 
-    # A key of its own only where a folder was named: otherwise nothing links one chat to the next.
-    key = await load_key(config) if args.config or args.state_dir else None
+    key = await _key(args, config)
     async with connect(*routers, key=key) as net:
         if args.models:
             _print_models(net, args.json)
@@ -126,18 +140,31 @@ async def _chat(
             args.model,
             tokens=args.max_tokens,
             timeout_ms=min(timeout_ms, 60_000),
+            cap_wei=args.cap_wei,
             lanes=args.lanes,
             direct=args.direct,
         )
         async with wish as session:
             try:
                 if args.prompt is not None:
-                    return await _once(args, sampling, session)
-                return await _converse(args, sampling, session)
+                    return await _once(args, sampling, session, net.certifies)
+                return await _converse(args, sampling, session, net.certifies)
             finally:
                 # What `p2pnode explain` reads; it holds neither prompt nor answer.
                 with suppress(OSError):
                     save_record(home(os.environ) / "sessions", session.assigned.session, session.record())
+
+
+async def _key(args: argparse.Namespace, config: NodeConfig) -> "NodeKey | None":
+    """Of a file or a folder that was named; otherwise nothing links one chat to the next, and nothing pays."""
+    import trio
+
+    from p2pnode.identity import read_keystore
+    from p2pnode.node import load_key
+
+    if args.key is not None:
+        return await trio.to_thread.run_sync(read_keystore, args.key, config.password())
+    return await load_key(config) if args.config or args.state_dir else None
 
 
 def _print_models(net: "LightClient", as_json: bool) -> None:
@@ -174,14 +201,55 @@ def _seed(args: argparse.Namespace, turn: int) -> bytes | None:
     return hashlib.sha256(b"p2pnode/seed/1" + turn.to_bytes(4, "big") + args.seed.encode()).digest()
 
 
-async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> int:
+async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", certifies: bool) -> int:
     from protocol.messages.tasks import PromptMessage
 
     turns = [*_system(args), PromptMessage("user", args.prompt)]
     answer = await _answer(args, sampling, session, turns, 1)
+    certain = await _await_level(args, answer, certifies, LEVEL_WAIT_S)
     if args.json:
         print(json.dumps(_as_json(session, answer)))
-    return INTERRUPTED if _was_cancelled(answer) else 0
+    if _was_cancelled(answer):
+        return INTERRUPTED
+    return 0 if certain else UNCERTAIN
+
+
+async def _await_level(args: argparse.Namespace, answer: "Answer", certifies: bool, wait_s: float) -> bool:
+    """Wait for the level that was asked for, or a moment for the last, and show the answer rise; whether what was asked
+    for is there."""
+    import trio
+
+    if not certifies:
+        return args.level in (None, LEVELS[0])
+    wanted, drawn = LEVELS.index(args.level or LEVELS[-1]), not args.json and sys.stderr.isatty()
+    with trio.move_on_after(args.timeout if args.level else wait_s):
+        while LEVELS.index(answer.level) < wanted and not answer.against:
+            if drawn:
+                sys.stderr.write(f"\r\x1b[K{paint(level_line(answer), 'dim', sys.stderr)}")
+                sys.stderr.flush()
+            if not await answer.changed():
+                break
+    if not args.json:
+        print("\r\x1b[K" * drawn + paint(level_line(answer), "dim", sys.stderr), file=sys.stderr)
+    return args.level is None or LEVELS.index(answer.level) >= wanted
+
+
+def level_line(answer: "Answer") -> str:
+    """How certain an answer has become, and when: streamed → committed 12 ms → certified 4 of 4 61 ms → …"""
+    steps = [LEVELS[0]]
+    for step in answer.levels:
+        steps.append(" ".join(part for part in (step.level, step.detail, f"{step.after_ms} ms") if part))
+    line = " → ".join(steps)
+    if answer.against:
+        line += f"; not {_next_level(answer.level)}: {answer.against}"
+    if answer.news is not None and answer.news.evidence:
+        line += f"; {answer.news.evidence} oracle(s) contradicted themselves, which convicts them"
+    return line
+
+
+def _next_level(level: str) -> str:
+    # Whatever is against it, what is missing is the oracles' agreement, or after that the block's.
+    return "certified" if level in LEVELS[:2] else "finalized"
 
 
 def _was_cancelled(answer: "Answer") -> bool:
@@ -266,11 +334,17 @@ def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
         "completion_tokens": finish.completion_tokens,
         "frames": finish.frames,
         "segments": [{"miner": "0x" + head.miner.hex(), "start_index": head.start_index} for head in answer.heads],
-        "level": "streamed",
+        "level": answer.level,
+        "levels": [
+            {"level": step.level, "after_ms": step.after_ms, **({"detail": step.detail} if step.detail else {})}
+            for step in answer.levels
+        ],
+        "against": answer.against,
+        "paid_wei": answer.paid_wei,
     }
 
 
-async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session") -> int:
+async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", certifies: bool) -> int:
     import trio
 
     from protocol.messages.tasks import PromptMessage
@@ -280,16 +354,20 @@ async def _converse(args: argparse.Namespace, sampling: "SamplingParams", sessio
     )
     print(paint("an empty line or Ctrl-D ends the conversation", "dim", sys.stderr), file=sys.stderr)
     turns = _system(args)
-    number = 0
+    number, answer, shown = 0, None, LEVELS[-1]
     while True:
         # trio-typing, which libp2p brings, shadows trio with stubs older than this keyword.
         line = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)  # type: ignore[call-arg]
+        if answer is not None and answer.level != shown:
+            print(paint(f"the last answer: {level_line(answer)}", "dim", sys.stderr), file=sys.stderr)
         if not line.strip():
             return 0
         number += 1
         turns.append(PromptMessage("user", line.strip()))
         answer = await _answer(args, sampling, session, turns, number)
         turns.append(PromptMessage("assistant", answer.text))
+        await _await_level(args, answer, certifies, CONVERSATION_WAIT_S)
+        shown = answer.level
 
 
 def _read_line() -> str:

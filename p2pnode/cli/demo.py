@@ -1,4 +1,4 @@
-"""``p2pnode demo``: a network comes up, answers one prompt, decides blocks, and goes down; every step with its time."""
+"""``p2pnode demo``: a network comes up, answers prompts, certifies and pays for them, and goes down; with all times."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ PROMPT = "Where does a bear live?"
 STORY = "Tell me a story about a rabbit."
 KILL_AFTER_TOKENS = 10
 ORACLES = 4
+FINAL_MS = 20_000
 
 
 class DemoError(P2PNodeError):
@@ -29,7 +30,7 @@ def configure(subparsers: Any) -> None:
     """Add the command's parser."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
-        description="Start a testnet, ask it one question, let its committee decide some blocks, and take it down.",
+        description="Start a testnet, ask it, see its committee certify and pay for the answers, and take it down.",
     )
     parser.add_argument("prompt", nargs="?", default=PROMPT, metavar="PROMPT", help=f"default: {PROMPT}")
     parser.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
@@ -87,8 +88,9 @@ class _Steps:
 
 async def _demo(args: argparse.Namespace, folder: Path) -> None:
     from p2pnode.cli.demo_committee import show_committee
+    from p2pnode.cli.demo_payments import balances, show_payments
     from p2pnode.client import connect
-    from p2pnode.testnet import TestnetPlan, open_testnet
+    from p2pnode.testnet import TestnetPlan, client_key, open_testnet
 
     steps = _Steps(args.json)
     plan = TestnetPlan(folder, args.miners, args.model, oracles=ORACLES)
@@ -97,7 +99,8 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
         print(paint(f"starting {what} …", "dim"), flush=True)
     async with open_testnet(plan) as testnet:
         steps.done("network up", f"{args.miners} miners known to the router, {ORACLES} oracles sign")
-        async with connect(testnet.address) as net:
+        key, before = client_key(folder), await balances(testnet)
+        async with connect(testnet.address, key=key) as net:
             steps.done("light client connected", f"network {net.genesis.network_id().hex()[:16]}")
             async with net.session(args.model, tokens=args.max_tokens) as session:
                 _tell_auction(steps, session)
@@ -105,6 +108,7 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
                 if args.miners > 1:
                     await _survive_a_killed_miner(args, steps, session, testnet)
         steps.done("session closed")
+        await show_payments(steps.done, testnet, key.node_id, before)
         await show_committee(steps.done, testnet)
     steps.done("network down")
     if args.json:
@@ -133,8 +137,21 @@ async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: st
     seconds = time.perf_counter() - started
     tokens, rate = answer.finish.completion_tokens, answer.finish.completion_tokens / seconds
     reason = answer.finish.reason
-    detail = f"{tokens} tokens in {answer.finish.frames} frames, {rate:.0f} tokens/s, reason {reason}, level streamed"
-    steps.done("signed end verified", detail)
+    detail = f"{tokens} tokens in {answer.finish.frames} frames, {rate:.0f} tokens/s, reason {reason}"
+    steps.done("signed end verified", f"{detail}, level streamed")
+    await _rise(steps, answer)
+
+
+async def _rise(steps: _Steps, answer: Any) -> None:
+    """An answer becomes certain: every level with its time."""
+    if not await answer.wait_for("finalized", timeout_ms=FINAL_MS):
+        raise DemoError(
+            f"the answer did not become final: it is {answer.level}, {answer.against or 'and no more came'}"
+        )
+    what = {"committed": "the miner's, opened", "certified": "oracles agree", "finalized": "is the block"}
+    for step in answer.levels:
+        detail = " ".join(part for part in (step.detail, what[step.level]) if part)
+        steps.done(step.level, f"{step.after_ms} ms after the signed end: {detail}")
 
 
 async def _survive_a_killed_miner(args: argparse.Namespace, steps: _Steps, session: Any, testnet: Any) -> None:
@@ -162,3 +179,4 @@ async def _survive_a_killed_miner(args: argparse.Namespace, steps: _Steps, sessi
     if answer.text != undisturbed.text:
         raise DemoError("the answer differs from the one without a killed miner")
     steps.done("same answer", f"{len(answer.token_ids)} tokens in {len(answer.heads)} signed segments, as undisturbed")
+    await _rise(steps, answer)

@@ -40,15 +40,19 @@ async def show_committee(done: Done, testnet: Testnet) -> None:
 async def _decide(oracle: Child) -> tuple[dict[str, Any], float]:
     """Hand an item in; the block that it is in, and how long that took."""
     started = time.perf_counter()
-    before = oracle.ask("committee")["final"]["outcomes"]
+    final = oracle.ask("committee")["final"]
     oracle.ask(f"{INCLUDE}{time.time_ns():016x}")
     with trio.fail_after(WAIT_S):
         while True:
             blocks = oracle.ask("blocks")["blocks"]
-            held = next((block for block in blocks if block["outcomes"] > before), None)
+            held = next((block for block in blocks if not block["empty"] and _slot(block) > _slot(final)), None)
             if held is not None:
                 return held, time.perf_counter() - started
             await trio.sleep(POLL_S)
+
+
+def _slot(block: dict[str, Any]) -> tuple[int, int]:
+    return block["epoch"], block["height"]
 
 
 def _signed(testnet: Testnet) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
     "model": "list, add, check and remove models",
     "committee": "who certifies, where each member is, how long blocks take",
     "blocks": "the last blocks that became final, and those to come",
+    "ledger": "accounts, sessions, miners and outcomes, with proofs; withdrawals",
     "peers": "whom the running node knows",
     "status": "how the running node is doing",
     "sim": "simulate whole networks with faults, and check what is promised",

@@ -10,6 +10,7 @@ from typing import Any
 
 from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import ProgressLine, paint, print_error, print_json
+from p2pnode.cli.scale import add_options, run_scale
 from p2pnode.sim.mutations import MUTATIONS
 from p2pnode.sim.runner import Result, run_many, run_whole
 from p2pnode.sim.scenarios import MAIN, SCENARIOS
@@ -43,6 +44,7 @@ def configure(subparsers: Any) -> None:
     )
     parser.add_argument("--mutation", choices=tuple(MUTATIONS), metavar="NAME", help=_mutations())
     parser.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one for each core)")
+    add_options(parser)
     add_json_option(parser)
 
 
@@ -65,6 +67,8 @@ def _number(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Play the seeds; 1 if one violates something."""
+    if args.scale is not None:
+        return run_scale(args)
     started = time.monotonic()
     results = list(_play(args))
     violated = [result for result in results if result.violation is not None]

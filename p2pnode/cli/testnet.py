@@ -64,6 +64,7 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
         oracles=config.testnet.oracles,
         genesis=None if config.network.genesis == DEVNET else config.genesis(),
         password=config.password(),
+        price_wei=config.miner.price_wei or 1,
     )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -76,7 +77,7 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
                 if args.json:
                     print_json({child.name: {**status, "log": str(child.log)} for child, status in statuses})
                 else:
-                    _print(testnet.addresses, statuses)
+                    _print(testnet.addresses, statuses, testnet.client_keystore)
                 sys.stdout.flush()
                 with _HeightLine(testnet) as line:
                     nursery.start_soon(line.run)
@@ -127,7 +128,7 @@ async def _stop_on_signal(signals: Any, stop: Any) -> None:
         return
 
 
-def _print(addresses: Sequence[str], statuses: Any) -> None:
+def _print(addresses: Sequence[str], statuses: Any, client: Path | None) -> None:
     rows = []
     for child, status in statuses:
         slots = str(status.get("miner", {}).get("slots", "-"))
@@ -138,8 +139,10 @@ def _print(addresses: Sequence[str], statuses: Any) -> None:
     print()
     for address in addresses:
         print(f"router:  {address}")
-    print("ask it:  p2pnode chat " + " ".join(f"--router '{address}'" for address in addresses))
+    paying = [] if client is None else [f"--key {client}"]
+    print(" ".join(["ask it:  p2pnode chat", *(f"--router '{address}'" for address in addresses), *paying]))
     oracle = next((child for child, status in statuses if "oracle" in status), None)
     if oracle is not None:
         print(f"watch:   p2pnode committee --state-dir {oracle.folder}   (or: p2pnode blocks --follow)")
+        print(f"money:   p2pnode ledger account {client} --state-dir {oracle.folder}")
     print("stop it: Ctrl-C")

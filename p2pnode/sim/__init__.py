@@ -13,6 +13,9 @@ The pieces, each a file:
 - ``checkers`` the interface of the checkers, and one file for each of them
 - ``runner`` one seed or many, ``shrink`` fewer faults, ``mutations`` mistakes that the checkers have to find
 - ``fast_path`` the scenario of routers, miners and clients, with ``toy_engine`` and ``client_script``
+- ``committee`` the scenario of the oracles alone, and ``results`` the one with everybody and money: ``results_plan``
+  who is there, ``results_node`` what they run, ``results_byzantine`` and ``results_bad_*`` what some do instead,
+  ``results_seen`` and ``results_replay`` what was said and what it comes to, ``results_ending`` how it ends
 
 **How a scenario is written.** A builder, one line in ``scenarios.SCENARIOS``, takes a :class:`scenario.Setup` and
 returns a :class:`scenario.Scenario`: a world that is ready to run, and its faults, not planned yet::
@@ -32,7 +35,9 @@ returns a :class:`scenario.Scenario`: a world that is ready to run, and its faul
 **A program** is what a node runs. ``start(boot)`` is called at every start of the node, after a crash too, with what
 the disk holds, and returns the machines, each in a :class:`host.Part`, with performers for effects of its role
 alone. Whatever is to survive a crash has to go through Persist. A Byzantine node is a program with a machine of your
-own, and ``Host(..., correct=False)``: checkers ask ``host.correct`` before they hold anybody to a promise.
+own, and ``Host(..., correct=False)``: checkers ask ``host.correct`` before they hold anybody to a promise. Most are
+production's machine behind small classes that turn what it hears and says: ``byzantine`` for oracles' consensus,
+``results_byzantine`` for everybody else.
 
 **A checker** overrides the hooks it needs (see :class:`checkers.Checker`) and calls ``self.fail``. Hooks come at the
 moment a thing happens and before anything follows: at ``wire`` the message is about to leave, so what must be durable

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from p2pnode.sim.committee_node import LOG_MADE, make_oracle
+from p2pnode.sim.counter import CounterLedger
 from p2pnode.sim.crypto import Key
 from p2pnode.sim.host import Boot, Host, Part
-from protocol.committee.counter import CounterLedger
 from protocol.committee.members import Committee
 from protocol.core.codec import Message
 from protocol.core.genesis import Genesis

@@ -15,7 +15,6 @@ from protocol.messages.committee import (
     Certificate,
     CertificateKind,
     Certified,
-    CommitteeNews,
     MemberSignature,
     Offer,
     Propose,
@@ -26,6 +25,7 @@ from protocol.messages.committee import (
     SyncPage,
 )
 from protocol.messages.envelope import seal
+from protocol.messages.evidence import CommitteeNews
 
 FAR = 1 << 62
 OLD_MAX = 200

@@ -64,6 +64,10 @@ class Visit:
     wishes: tuple[Wish, ...]
     leaves_open: bool
     """It is never closed: it runs out."""
+    cap_wei: int = 0
+    """What the session may cost; 0: nothing is reserved for it."""
+    lingers_ms: int = 0
+    """So long after its last answer it is closed: its client wants to hear what becomes of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,10 @@ class Habits:
     lanes_max: int
     stop_ms: int
     """In the world's time: no session is opened after this."""
+    caps_wei: tuple[int, ...] = (0,)
+    """What a session may cost, one of these."""
+    lanes: tuple[int, ...] = ()
+    """How many lanes it has; empty: 1 to ``lanes_max``."""
 
     def visit(self, rng: Random) -> Visit:
         """Draw a visit."""
@@ -89,10 +97,11 @@ class Habits:
             routers=named[: rng.randint(1, len(named))] if rng.random() < 0.2 else named,
             timeout_ms=rng.randint(1_000, 12_000),
             lifetime_ms=rng.randint(8_000, 20_000) if leaves_open else 3_600_000,
-            lanes=rng.randint(1, self.lanes_max),
+            lanes=rng.choice(self.lanes) if self.lanes else rng.randint(1, self.lanes_max),
             direct=rng.random() < 0.3,
             wishes=tuple(self._wish(rng) for _ in range(rng.randint(1, self.wishes_max))),
             leaves_open=leaves_open,
+            cap_wei=rng.choice(self.caps_wei) if len(self.caps_wei) > 1 else self.caps_wei[0],
         )
 
     def _wish(self, rng: Random) -> Wish:
@@ -205,7 +214,7 @@ class Script:
             handle=self._session,
             router=router,
             model=self._habits.model,
-            nonce=self._boot.random.randbytes(32),
+            nonce=self._nonce(),
             price_cap_wei=PRICE_CAP_WEI,
             tokens=max(wish.tokens for wish in visit.wishes),
             timeout_ms=visit.timeout_ms,
@@ -213,8 +222,17 @@ class Script:
             others=tuple(other for other in visit.routers if other != router),
             lanes=visit.lanes,
             direct=visit.direct,
+            cap_wei=visit.cap_wei,
         )
         self._wish(wish)
+
+    def _nonce(self) -> bytes:
+        """They rise: the ledger takes no session that is older than one which it has let go of."""
+        drawn = self._boot.random.randbytes(32)
+        return self._boot.elapsed_ms().to_bytes(8, "big") + drawn[8:] if self._reserves() else drawn
+
+    def _reserves(self) -> bool:
+        return self._visit is not None and self._visit.cap_wei > 0
 
     def _ask(self, session: int) -> None:
         if session != self._session or not self._left:
@@ -242,7 +260,7 @@ class Script:
         if self._left:
             self._soon(self._left[0].pause_ms, lambda: self._ask(session))
         elif not self._asked and self._visit is not None and not self._visit.leaves_open:
-            self._wish(CloseAsked(session))
+            self._soon(self._visit.lingers_ms, lambda: self._dispatch(CloseAsked(session)))
 
     def _wish(self, wish: object) -> None:
         # Never within an effect: the machine is not done with what it asked for.

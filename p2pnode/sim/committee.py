@@ -16,12 +16,12 @@ from p2pnode.sim.committee_checkers import committee_checkers
 from p2pnode.sim.committee_node import LOG_MADE, OracleProgram
 from p2pnode.sim.committee_plan import Plan, Tuning, draw_plan, follower, promised_faulty_max
 from p2pnode.sim.committee_work import Work
+from p2pnode.sim.counter import CounterLedger
 from p2pnode.sim.faults import Crash, CrashAtEffect, DiskFails, Fault
 from p2pnode.sim.host import Host
 from p2pnode.sim.scenario import Builder, Scenario, Setup
 from p2pnode.sim.swarm import Menu, draw_faults
 from p2pnode.sim.world import World
-from protocol.committee.counter import CounterLedger
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
 

@@ -6,16 +6,18 @@ are entered into the one chain that all nodes together have, or contradict it.
 
 from p2pnode.sim.checkers import Checker, Violation
 from p2pnode.sim.committee_reading import Reading, certificates_in, news_in, stored_blocks, stored_state
+from p2pnode.sim.counter import CounterLedger, CounterState
 from p2pnode.sim.disk import Batch
 from p2pnode.sim.host import Host
 from protocol.committee import storage
 from protocol.committee.certificates import verify_certificate
-from protocol.committee.counter import CounterLedger, CounterState
 from protocol.committee.payload import claimed_roots, opening_header
+from protocol.committee.tree import Base
 from protocol.core.codec import Message
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NodeId
-from protocol.messages.committee import Certificate, CertificateKind, Header, Propose, header_digest
+from protocol.messages.committee import Block, Certificate, CertificateKind, Header, Propose, header_digest
+from protocol.roles.oracle import OracleMachine
 
 Slot = tuple[int, int]
 
@@ -143,8 +145,9 @@ class OneChain(Checker):
 
 
 class SameState(Checker):
-    """S17, and the hand-over of S1: all correct nodes that come to a slot come to one state, the one whose roots its
-    header names; an epoch begins where a valid finalization closed the one before; cuts only grow."""
+    """S17, and the hand-over of S1: all correct nodes come to one state after each slot, the one that executing its
+    block leads to and whose roots its header names; it is in every snapshot, and what a node that restarts comes back
+    to; an epoch begins where a valid finalization closed the one before; cuts only grow."""
 
     invariant = "S17"
 
@@ -161,55 +164,90 @@ class SameState(Checker):
         first = ledger.genesis(reading.committees[1])
         opening = opening_header(1, first.roots)
         self._open_epoch(1, opening)
-        self._keep((1, 0), first, first.pack())
+        self._keep((1, 0), first)
 
     def started(self, host: Host) -> None:
         """What survived a crash may be more than anybody was told."""
-        if host.correct:
-            self.at[host.name] = (1, 0)
-            self._look(host, tuple(host.disk.records.items()))
+        if not host.correct:
+            return
+        self.at[host.name] = (1, 0)
+        self._look(host, tuple(host.disk.records.items()))
+        for drive in host.drives:
+            if isinstance(drive.machine, OracleMachine):
+                self._came_back(host, drive.machine.simplex.tree.base)
 
     def durable(self, host: Host, records: Batch) -> None:
         """A node executed blocks, or turned to the next epoch."""
         if host.correct:
             self._look(host, records)
 
+    def _came_back(self, host: Host, base: Base) -> None:
+        slot = (base.header.epoch, base.header.height)
+        if slot != self.at[host.name]:
+            self.fail(f"came back to {slot} from a disk that says {self.at[host.name]}", host)
+        if self._packed[slot] != base.state.pack():
+            self.fail(f"came back to another state after {slot}", host)
+
     def _look(self, host: Host, records: Batch) -> None:
-        stored = stored_state(dict(records))
-        if stored is None:
-            return
-        slot = (stored.epoch, stored.header.height)
+        written = dict(records)
+        found: list[Block | storage.StoredState] = list(stored_blocks(written))
+        stored = stored_state(written)
+        if stored is not None:
+            found.append(stored)  # behind the block after which it was written
+        for each in sorted(found, key=lambda each: (each.header.epoch, each.header.height)):
+            if isinstance(each, Block):
+                self._block(host, each)
+            else:
+                self._snapshot(host, each, storage.packed_state(each, written))
+
+    def _reach(self, host: Host, slot: Slot, header: Header) -> bool:
+        """A node has come to a slot; whether others had before."""
         before = self.at.get(host.name, (1, 0))
         if slot < before:
             self.fail(f"went back from {before} to {slot}", host)
         self.at[host.name] = slot
-        known = self._packed.get(slot)
-        if known is not None:
-            if known != stored.state:
-                self.fail(f"another state after {slot} than other nodes", host)
-            digest = header_digest(self.reading.domain, stored.header)
-            if self._chain.final.get(slot) not in (None, digest):
-                raise Violation("S1", f"another block is final at {slot} here", self.world.now_us // 1_000, host.name)
-            return
-        self._check(host, slot, stored)
+        digest = header_digest(self.reading.domain, header)
+        if self._chain.final.get(slot) not in (None, digest):
+            raise Violation("S1", f"another block is final at {slot} here", self.world.now_us // 1_000, host.name)
+        return slot in self.states
 
-    def _check(self, host: Host, slot: Slot, stored: storage.StoredState) -> None:
-        state = self._ledger.restore(stored.state)
-        epoch, header = stored.epoch, stored.header
-        if slot[1] == 0:
-            closed = max(at for at in self.states if at[0] == epoch - 1)
-            if header != opening_header(epoch, self.states[closed].roots):
-                self.fail(f"epoch {epoch} does not begin with the state that closed the one before, at {closed}", host)
-            self._check_closing(host, stored)
-            self.reading.learn_committee(epoch, tuple(map(NodeId, stored.members)))
-            self._open_epoch(epoch, header)
-        elif claimed_roots(header) != state.roots:
-            self.fail(f"the state after {slot} is not the one that its header names", host)
+    def _block(self, host: Host, block: Block) -> None:
+        header = block.header
+        slot = (header.epoch, header.height)
+        if self._reach(host, slot, header):
+            return
         before = self.states[max(at for at in self.states if at < slot)]
+        closing = header.height > self.world.genesis.params.epoch_blocks
+        state = before if closing else self._ledger.execute(before, block.body)
+        if claimed_roots(header) != state.roots:
+            self.fail(f"the state after {slot} is not the one that its header names", host)
+        self._grown(host, slot, before, state)
+        self._keep(slot, state)
+
+    def _snapshot(self, host: Host, stored: storage.StoredState, packed: bytes) -> None:
+        slot = (stored.epoch, stored.header.height)
+        if not self._reach(host, slot, stored.header):
+            self._check(host, slot, stored, packed)
+        elif self._packed[slot] != packed:
+            self.fail(f"another state after {slot} than other nodes", host)
+
+    def _check(self, host: Host, slot: Slot, stored: storage.StoredState, packed: bytes) -> None:
+        """The first node begins an epoch. (No snapshot in the midst of one is new: its block was before it.)"""
+        state = self._ledger.restore(packed)
+        epoch, header = stored.epoch, stored.header
+        closed = max(at for at in self.states if at[0] == epoch - 1)
+        if header != opening_header(epoch, self.states[closed].roots):
+            self.fail(f"epoch {epoch} does not begin with the state that closed the one before, at {closed}", host)
+        self._check_closing(host, stored)
+        self.reading.learn_committee(epoch, tuple(map(NodeId, stored.members)))
+        self._open_epoch(epoch, header)
+        self._grown(host, slot, self.states[closed], state)
+        self._keep(slot, state)
+
+    def _grown(self, host: Host, slot: Slot, before: CounterState, state: CounterState) -> None:
         for home, (number, _) in before.cut.items():
             if home[0] in state.homes and state.included(*home)[0] < number:
                 self.fail(f"the cut after {slot} has less of epoch {home[0]} than the one before it", host)
-        self._keep(slot, state, stored.state)
 
     def _check_closing(self, host: Host, stored: storage.StoredState) -> None:
         """The hand-over stands on a finalization of a block at the epoch's end or beyond."""
@@ -231,7 +269,7 @@ class SameState(Checker):
     def _open_epoch(self, epoch: int, header: Header) -> None:
         self._chain.opened(epoch, header_digest(self.reading.domain, header), header)
 
-    def _keep(self, slot: Slot, state: CounterState, packed: bytes) -> None:
-        self._packed[slot] = packed
+    def _keep(self, slot: Slot, state: CounterState) -> None:
+        self._packed[slot] = state.pack()
         self.states[slot] = state
         self.best = max(self.best, slot)

@@ -12,9 +12,9 @@ from p2pnode.sim.committee_reading import Reading
 from p2pnode.sim.committee_tables import NobodyIsCutOff, committee_tables
 from p2pnode.sim.committee_word import HoldsWhatItVotesFor, KeepsItsWord, OnlyTheGuilty
 from p2pnode.sim.committee_work import Work
+from p2pnode.sim.counter import CounterLedger
 from p2pnode.sim.relaying import NobodyIsBlamed
 from p2pnode.sim.world import World
-from protocol.committee.counter import CounterLedger
 
 
 def committee_checkers(

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from p2pnode.sim.counter import CounterLedger
 from p2pnode.sim.crypto import Key
 from p2pnode.sim.host import Boot, Host, Part
 from protocol.committee import storage
-from protocol.committee.counter import CounterLedger
 from protocol.committee.signer import PREFIXES, SILENCE, Signer
 from protocol.core.genesis import Genesis
 from protocol.roles.oracle import OracleMachine, OracleSettings

@@ -10,9 +10,9 @@ from random import Random
 
 from p2pnode.sim.links import Profile
 from protocol.committee import members
-from protocol.committee.counter import NextCommittee
 from protocol.committee.election import Candidate, elect
 from protocol.committee.members import Committee, faulty_max
+from protocol.committee.payload import NextCommittee
 from protocol.core.ids import Digest, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import keccak
@@ -20,6 +20,9 @@ from protocol.core.signing import keccak
 NODES_MAX = 30
 SYNC_MS_MAX = 30
 """The slowest sync of a sound disk, see ``p2pnode.sim.host``."""
+
+SNAPSHOTS = (1, 2, 5, 256)
+"""Heights between two snapshots of the ledger, the last one longer than any epoch here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def _faulty_max(size: int) -> int:
 def draw_params(rng: Random, size: int) -> Params:
     """Parameters small enough that a world runs into them."""
     delta_ms = rng.choice((50, 100, 100, 200))
-    return replace(
+    drawn = replace(
         Params(),
         delta_ms=delta_ms,
         # Large committees say much in a height and at every re-sending: they get fewer of them.
@@ -98,7 +101,8 @@ def draw_params(rng: Random, size: int) -> Params:
         block_bytes_max=65_536,
         batches_waiting_max=rng.choice((2, 8, 64)),
         heights_ahead_max=rng.choice((2, 8, 64)),
-    ).validate()
+    )
+    return replace(drawn, snapshot_blocks=SNAPSHOTS[drawn.epoch_blocks % len(SNAPSHOTS)]).validate()
 
 
 def _profile(rng: Random, params: Params, deltas: float, *, even: bool) -> Profile:

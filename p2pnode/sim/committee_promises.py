@@ -6,15 +6,17 @@ when links stand again, whoever was behind has caught up, and timers that had ba
 out; what is signed later, in calm, within L1's bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from p2pnode.sim.checkers import Checker, Violation
 from p2pnode.sim.committee_bounds import Bounds
-from p2pnode.sim.committee_chain import SameState, Slot
+from p2pnode.sim.committee_chain import Slot
+from p2pnode.sim.committee_reading import Reading
 from p2pnode.sim.disk import Batch
 from p2pnode.sim.host import Host
-from protocol.committee.counter import HOMES_KEPT
+from protocol.committee.payload import HOMES_KEPT, LedgerState
 from protocol.committee.signer import BATCH
 from protocol.core.codec import Message
 from protocol.messages.committee import State
@@ -34,12 +36,32 @@ class Owed:
     """The furthest slot that any correct member had come to by then: n further heights must suffice."""
 
 
+class Course(Protocol):
+    """What a checker knows of the final chain: ``committee_chain.SameState``, or one for another ledger."""
+
+    @property
+    def best(self) -> Slot:
+        """As far as any correct node has come."""
+
+    @property
+    def at(self) -> Mapping[str, Slot]:
+        """How far each correct node has come."""
+
+    @property
+    def states(self) -> Mapping[Slot, LedgerState]:
+        """By slot."""
+
+    @property
+    def reading(self) -> Reading:
+        """Who the committees are."""
+
+
 class Promises(Checker):
     """L1, L2 and L8. ``owed`` is what still waits."""
 
     invariant = "L1"
 
-    def __init__(self, bounds: Bounds, states: SameState, sound: Sequence[str]) -> None:
+    def __init__(self, bounds: Bounds, states: Course, sound: Sequence[str]) -> None:
         self.owed: list[Owed] = []
         self.calm = False
         """Set when what waited at the heal is final and all links stand."""

@@ -17,7 +17,6 @@ from protocol.messages.committee import (
     Block,
     Certificate,
     Certified,
-    CommitteeNews,
     Header,
     Offer,
     Propose,
@@ -29,6 +28,7 @@ from protocol.messages.committee import (
     statement_digest,
 )
 from protocol.messages.envelope import Envelope
+from protocol.messages.evidence import CommitteeNews
 
 Said = Statement | SignedBatch
 
@@ -113,9 +113,16 @@ def news_in(message: Message) -> CommitteeNews | None:
 
 
 def stored_state(records: Mapping[bytes, bytes | None]) -> storage.StoredState | None:
-    """What is written of the finalized chain's end."""
+    """The last snapshot."""
     data = records.get(storage.STATE)
     return None if data is None else storage.unpack_state(data)
+
+
+def stored_end(records: Mapping[bytes, bytes | None]) -> tuple[int, int]:
+    """Where the finalized chain ends."""
+    stored = stored_state(records)
+    snapshot = (1, 0) if stored is None else (stored.epoch, stored.header.height)
+    return max([snapshot, *((block.header.epoch, block.header.height) for block in stored_blocks(records))])
 
 
 def stored_blocks(records: Mapping[bytes, bytes | None]) -> Iterator[Block]:

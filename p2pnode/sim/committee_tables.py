@@ -3,7 +3,7 @@
 from p2pnode.sim.checkers import Checker
 from p2pnode.sim.drive import Drive
 from p2pnode.sim.tables import Bound, Table, TablesAreBounded
-from protocol.committee.counter import HOMES_KEPT
+from protocol.committee.payload import HOMES_KEPT
 from protocol.committee.simplex import BODIES_AHEAD_MAX
 from protocol.core.ids import NodeId
 from protocol.core.machine import Note

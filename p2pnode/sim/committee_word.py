@@ -6,7 +6,7 @@ this key ever signed, in whatever life. A log that is lost later was a log: what
 """
 
 from p2pnode.sim.checkers import Checker, Violation
-from p2pnode.sim.committee_reading import Reading, Said, news_in, said_in
+from p2pnode.sim.committee_reading import Reading, Said, news_in, said_in, stored_end
 from p2pnode.sim.disk import Batch
 from p2pnode.sim.host import Host
 from protocol.committee import storage
@@ -17,7 +17,8 @@ from protocol.core.codec import Message
 from protocol.core.errors import EvidenceError
 from protocol.core.ids import NodeId
 from protocol.messages import committee as words
-from protocol.messages.committee import ConflictingStatements, SignedBatch, State, Statement, StatementKind
+from protocol.messages.committee import SignedBatch, State, Statement, StatementKind
+from protocol.messages.evidence import ConflictingStatements
 
 Slot = tuple[NodeId, int, int]
 
@@ -132,8 +133,7 @@ class HoldsWhatItVotesFor(Checker):
         block = storage.open_block_key(said.epoch, said.height, said.header)
         # What is final since lies in the chain.
         if block not in records and storage.chain_key(said.epoch, said.height) not in records:
-            state = storage.unpack_state(records[storage.STATE]) if storage.STATE in records else None
-            if state is None or (state.epoch, state.header.height) < (said.epoch, said.height):
+            if stored_end(records) < (said.epoch, said.height):
                 self.fail(f"votes for a block of {said.epoch}/{said.height} that it does not have on disk", sender)
 
 

@@ -13,7 +13,7 @@ from protocol.messages.sessions import ResumeSession
 from protocol.messages.tasks import FrameMessage
 from protocol.roles.client.seeking import Seeking
 from protocol.roles.client.tasks import Tasks
-from protocol.roles.miner import machine as miner
+from protocol.roles.miner import tasks as miner
 from protocol.roles.miner.orders import generation_of
 from protocol.roles.peer import PeerMachine
 from protocol.roles.router.clients import Clients

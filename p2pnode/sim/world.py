@@ -39,6 +39,8 @@ class World:
         self.now_us = 0
         self.events = 0
         """Events that machines handled."""
+        self.events_max = EVENTS_MAX
+        """A world that comes this far fails."""
         self.faults = 0
         """Faults that struck."""
         self.trace = Trace(lines_max)
@@ -82,8 +84,8 @@ class World:
         while heap and not self._stopped and heap[0][0] <= end_us:
             self.now_us, _, action = heapq.heappop(heap)
             action()
-            if self.events > EVENTS_MAX:
-                self.fail("FINITE", f"more than {EVENTS_MAX} events")
+            if self.events > self.events_max:
+                self.fail("FINITE", f"more than {self.events_max} events")
         if not self._stopped:
             self.now_us = max(self.now_us, end_us)
 

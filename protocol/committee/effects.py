@@ -1,10 +1,12 @@
 """What consensus asks for, beside Persist and Note. All of it belongs to one key, so it happens in order."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from protocol.core.codec import Message
 from protocol.core.machine import Key
-from protocol.messages.committee import Certificate, ConflictingBatches, ConflictingStatements, Header, Statement
+from protocol.messages.committee import Certificate, Header, SignedBatch, Statement
+from protocol.messages.evidence import ConflictingBatches, ConflictingStatements
 
 COMMITTEE: Key = b"committee"
 """The key of all effects of consensus."""
@@ -18,10 +20,27 @@ class ToMembers:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A batch is new here, and its signature holds."""
+
+    signed: SignedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """Blocks are about to be settled: what else follows from these states is to be durable before they are. A crash
+    in between only makes it be written again."""
+
+    states: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """Blocks are final and executed, the lowest first; the certificate is of the last one."""
 
     headers: tuple[Header, ...]
+    states: tuple[Any, ...]
+    """After each of them."""
     certificate: Certificate
 
 

@@ -8,16 +8,15 @@ from protocol.committee import storage
 from protocol.committee.effects import COMMITTEE
 from protocol.committee.members import Committee, make_committee
 from protocol.committee.payload import Payload, opening_header
+from protocol.committee.replay import replay
 from protocol.committee.signer import Signer
 from protocol.committee.simplex import Rules, Simplex
+from protocol.committee.storage import FIRST_EPOCH as FIRST_EPOCH
 from protocol.committee.tree import Base, Tree
 from protocol.committee.waiting import Waiting
-from protocol.core.codec import pack
 from protocol.core.ids import NodeId
 from protocol.core.machine import Persist
 from protocol.messages.committee import Block, Certificate, Certified, header_digest
-
-FIRST_EPOCH = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +37,28 @@ class Epochs:
     def resume(self, records: Mapping[bytes, bytes], now_ms: int) -> tuple[Simplex, Certified | None]:
         """Where a node stopped, and what closed the epoch before.
 
-        ``records`` are those of ``state`` and ``open/``. Raises DecodeError for records of another format.
+        ``records`` are those that ``storage.resumed_from`` names. Raises DecodeError for records of another format.
+        Spec: [STATE-REPLAY.1]
         """
         closing: Certified | None = None
+        certificate: Certificate | None = None
         if storage.STATE in records:
             stored = storage.unpack_state(records[storage.STATE])
             committee = self._committee(stored.epoch, tuple(map(NodeId, stored.members)))
-            state = self.payload.restore(stored.state)
+            state = self.payload.restore(storage.packed_state(stored, records))
             base = Base(stored.header, header_digest(self.rules.domain, stored.header), state)
-            simplex = self._simplex(committee, base, now_ms)
-            simplex.tree.final = simplex.settled = stored.certificate
-            # A crash may have come between the last block of an epoch and the next epoch's first record.
-            simplex.closed = stored.header.height >= self.rules.params.epoch_blocks
-            closing = stored.closing
+            certificate, closing = stored.certificate, stored.closing
         else:
-            simplex = self.genesis(now_ms)
-        simplex.resume(*_open_records(records, simplex.committee.epoch), now_ms)
+            committee = self._committee(FIRST_EPOCH, self.genesis_members)
+            base = self._opening(committee, self.payload.genesis(committee))
+        blocks = storage.chain_after(records, committee.epoch, base.header.height)
+        end, latest = replay(self.rules.domain, self._tree(base), blocks)
+        simplex = self._simplex(committee, end, now_ms)
+        simplex.tree.final = simplex.settled = latest or certificate
+        simplex.snapshot_height = base.header.height
+        # A crash may have come between the last block of an epoch and the next epoch's first record.
+        simplex.closed = simplex.settled is not None and end.header.height >= self.rules.params.epoch_blocks
+        simplex.resume(*_open_records(records, committee.epoch), now_ms)
         return simplex, closing
 
     def next(self, closed: Simplex, now_ms: int) -> tuple[Simplex, Certified, list[object]]:
@@ -66,25 +71,27 @@ class Epochs:
         closing = Certified(closed.settled, base.header)
         committee = self._committee(closed.committee.epoch + 1, base.state.next_members)
         simplex = self._open(committee, base.state, now_ms)
-        opened = simplex.tree.base
-        stored = storage.StoredState(
-            committee.epoch, opened.header, opened.state.pack(), committee.members, None, closing
-        )
-        return simplex, closing, [Persist(COMMITTEE, ((storage.STATE, pack(stored)), *_dropped(closed)), vital=False)]
+        snapshot = storage.state_records(committee, simplex.tree.base, None, closing)
+        return simplex, closing, [Persist(COMMITTEE, (*snapshot, *_dropped(closed)), vital=False)]
 
     def _committee(self, epoch: int, members: tuple[NodeId, ...]) -> Committee:
         return make_committee(self.rules.domain.network_id, epoch, members)
 
     def _open(self, committee: Committee, state: Any, now_ms: int) -> Simplex:
-        """An epoch from its opening header: the roots are those that closed the last one."""
+        return self._simplex(committee, self._opening(committee, state), now_ms)
+
+    def _opening(self, committee: Committee, state: Any) -> Base:
+        """What the first block of an epoch follows: its header's roots are those that closed the last epoch."""
         header = opening_header(committee.epoch, state.roots)
         turned = state if committee.epoch == FIRST_EPOCH else self.payload.turn(state, committee)
-        return self._simplex(committee, Base(header, header_digest(self.rules.domain, header), turned), now_ms)
+        return Base(header, header_digest(self.rules.domain, header), turned)
 
     def _simplex(self, committee: Committee, base: Base, now_ms: int) -> Simplex:
-        tree = Tree(base, self.payload, self.rules.params.epoch_blocks)
         self.waiting.settle(base.state)
-        return Simplex(self.rules, committee, tree, self.waiting, self.signer, now_ms)
+        return Simplex(self.rules, committee, self._tree(base), self.waiting, self.signer, now_ms)
+
+    def _tree(self, base: Base) -> Tree:
+        return Tree(base, self.payload, self.rules.params.epoch_blocks)
 
 
 def _open_records(records: Mapping[bytes, bytes], epoch: int) -> tuple[list[Block], list[Certificate]]:

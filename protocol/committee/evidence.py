@@ -9,15 +9,8 @@ its reader a few comparisons.
 from protocol.core.errors import EvidenceError, SignatureError
 from protocol.core.ids import Digest, NodeId
 from protocol.core.signing import Domain, keccak, recover, typed_digest
-from protocol.messages.committee import (
-    NO_HEADER,
-    ConflictingBatches,
-    ConflictingFrames,
-    ConflictingStatements,
-    Statement,
-    StatementKind,
-    statement_digest,
-)
+from protocol.messages.committee import NO_HEADER, Statement, StatementKind, statement_digest
+from protocol.messages.evidence import ConflictingBatches, ConflictingFrames, ConflictingStatements
 
 Evidence = ConflictingStatements | ConflictingBatches | ConflictingFrames
 

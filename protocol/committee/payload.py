@@ -1,6 +1,6 @@
 """What the blocks are about, as far as consensus must know: the seam behind which the ledger plugs in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,17 @@ from protocol.committee.members import Committee
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import ZERO_DIGEST, Digest, NodeId
 from protocol.messages.committee import EMPTY_BODY, Header, SignedBatch
+
+HOMES_KEPT = 3
+"""Batches enter the cuts of their home epoch and of the next two."""
+
+NextCommittee = Callable[[Committee], tuple[NodeId, ...]]
+"""Who follows a committee."""
+
+
+def same_members(committee: Committee) -> tuple[NodeId, ...]:
+    """Without a chain that draws another one, a committee follows itself."""
+    return committee.members
 
 
 class InvalidBody(RemoteProtocolError):

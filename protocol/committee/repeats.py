@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from protocol.committee.certificates import statements_of
 from protocol.committee.effects import ToMembers
 from protocol.committee.simplex import Simplex
-from protocol.messages.committee import Offer, State, Statement, StatementKind
+from protocol.messages.committee import Certified, Offer, State, Statement, StatementKind
 
 RESENT_MAX = 256
 """Of certificates the lowest, of statements the highest, that are sent again at a time."""
@@ -27,6 +27,15 @@ def resend(simplex: Simplex) -> list[ToMembers]:
     if tally is not None and tally.proposal is not None and simplex.leads():
         messages.append(ToMembers(tally.proposal))
     return messages + [ToMembers(Offer(signed)) for signed in simplex.waiting.all()]
+
+
+def own_word(simplex: Simplex) -> tuple[tuple[Certified, ...], tuple[Statement, ...]]:
+    """What a member tells everybody round a broken link: its latest certificate, and what it signed since the latest
+    finalization."""
+    final = simplex.tree.final_height
+    latest = list(simplex.tree.certificates(above=final))[-1:]
+    statements = simplex.signer.statements(simplex.committee.epoch, above=final)
+    return tuple(simplex.certified(certificate) for certificate in latest), tuple(statements)
 
 
 def statements_by(simplex: Simplex, place: int) -> Iterator[Statement]:

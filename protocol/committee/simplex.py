@@ -24,12 +24,12 @@ from protocol.committee.certificates import (
     verify_batch,
     verify_certificate,
 )
-from protocol.committee.effects import COMMITTEE, Closed, Convicted, LogLost, Settled, ToMembers
+from protocol.committee.effects import COMMITTEE, Closed, Convicted, Executed, Held, LogLost, Settled, ToMembers
 from protocol.committee.members import Committee
 from protocol.committee.proposals import draft, objection, proposal_again
 from protocol.committee.signer import Signer
 from protocol.committee.tally import Tally
-from protocol.committee.timing import timeout_ms
+from protocol.committee.timing import timeout_ms, wants_block
 from protocol.committee.tree import Tree
 from protocol.committee.waiting import Waiting
 from protocol.core.codec import pack
@@ -83,6 +83,8 @@ class Simplex:
         self.timer_ms: int | None = None
         self.settled: Certificate | None = None
         """Of the block that is the tree's base; None where that is the epoch's opening."""
+        self.snapshot_height = tree.base.header.height
+        """Of the last block after which the whole state was written down."""
         self._rules = rules
         self.tallies: dict[int, Tally] = {}
         """Of the heights above the latest finalization, a bounded way back and ahead."""
@@ -163,7 +165,7 @@ class Simplex:
         if conflict is not None:
             self.waiting.convicted.add(signed.batch.oracle)
             return [Convicted(conflict)]
-        return [ToMembers(Offer(signed)), *self._pump(now_ms)]
+        return [Held(signed), ToMembers(Offer(signed)), *self._pump(now_ms)]
 
     def on_block(self, block: Block, now_ms: int) -> list[object]:
         """A block that came by sync: with a valid certificate, or named by one that is held.
@@ -293,15 +295,14 @@ class Simplex:
         if certificate is None:
             return []
         records = storage.settled_records(self.tree, certificate)
-        headers = self.tree.settle(certificate)
-        self.waiting.settle(self.tree.base.state)
+        headers, states = self.tree.settle(certificate)
+        self.waiting.settle(states[-1])
         self._drop_tallies(certificate.height)
         self.settled = certificate
-        stored = storage.StoredState(
-            self.committee.epoch, headers[-1], self.tree.base.state.pack(), self.committee.members, certificate, None
-        )
-        effects: list[object] = [self._persist(*records, (storage.STATE, pack(stored)))]
-        effects.append(Settled(tuple(headers), certificate))
+        if certificate.height >= self.snapshot_height + self._params.snapshot_blocks:
+            self.snapshot_height = certificate.height
+            records += storage.state_records(self.committee, self.tree.base, certificate, None)
+        effects: list[object] = [Executed(states), self._persist(*records), Settled(headers, states, certificate)]
         if self._closes(certificate):
             self.closed = True
             effects.append(Closed())
@@ -322,18 +323,8 @@ class Simplex:
         return timeout_ms(self._params, self.committee.faulty_max, self.height, self.tree.final_height)
 
     def _wants_block(self, now_ms: int) -> bool:
-        """Whether there is a reason for a block at this height. Spec: [SIMPLEX-TIMER.2]"""
-        return (
-            self.height > self.tree.closing_above
-            or self.tree.unfinished()
-            or now_ms >= self._notarized_ms + self._params.heartbeat_ms
-            or self._holds_includable()
-        )
-
-    def _holds_includable(self) -> bool:
-        parent = self.tree.parent_for(self.height)
-        state = self.tree.base.state if parent is None else self.tree.state_after(parent)
-        return next(self.waiting.offered(state), None) is not None
+        due = now_ms >= self._notarized_ms + self._params.heartbeat_ms
+        return due or wants_block(self.tree, self.waiting, self.height)
 
     # What this member signs
 

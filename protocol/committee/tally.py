@@ -1,7 +1,8 @@
 """What members said of one height: the first statement of each kind and member, and where they contradict."""
 
 from protocol.core.ids import Signature
-from protocol.messages.committee import CertificateKind, ConflictingStatements, Propose, Statement, StatementKind
+from protocol.messages.committee import CertificateKind, Propose, Statement, StatementKind
+from protocol.messages.evidence import ConflictingStatements
 
 _CONTRADICTS = {
     StatementKind.PROPOSAL: (StatementKind.PROPOSAL,),

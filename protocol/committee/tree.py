@@ -180,18 +180,19 @@ class Tree:
             digest = header.parent
         return digest == self.base.digest
 
-    def settle(self, certificate: Certificate) -> list[Header]:
-        """Move the base up to a finalized block; returns the headers from the old base (exclusive), lowest first."""
-        path = []
+    def settle(self, certificate: Certificate) -> tuple[tuple[Header, ...], tuple[Any, ...]]:
+        """Move the base up to a finalized block; returns the headers from the old base (exclusive), lowest first, and
+        the state after each."""
+        path, states = [], []
         digest: bytes = certificate.header
         while digest != self.base.digest:
             path.append(self.headers[digest])
+            states.append(self.state_after(digest))
             digest = path[-1].parent
-        state = self.state_after(certificate.header)
-        self.base = Base(path[0], Digest(certificate.header), state)
+        self.base = Base(path[0], Digest(certificate.header), states[0])
         self._prune()
         self.dropped.clear()
-        return path[::-1]
+        return tuple(path[::-1]), tuple(states[::-1])
 
     def _prune(self) -> None:
         low = self.base.header.height

@@ -9,7 +9,8 @@ from protocol.committee.payload import LedgerState
 from protocol.core.ids import Digest
 from protocol.core.params import Params
 from protocol.core.signing import Domain
-from protocol.messages.committee import ConflictingBatches, SignedBatch
+from protocol.messages.committee import SignedBatch
+from protocol.messages.evidence import ConflictingBatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class Waiting:
             return None
         first = held.signed
         return ConflictingBatches(first.batch, first.signature, signed.batch, signed.signature)
+
+    def get(self, home: Home, number: int) -> SignedBatch | None:
+        """A batch that waits."""
+        item = self._items.get(home, {}).get(number)
+        return None if item is None else item.signed
 
     def offered(self, state: LedgerState, before_ms: int | None = None) -> Iterator[SignedBatch]:
         """What continues each oracle's chain after a state, in order; only what was forwarded before a time, if one

@@ -19,7 +19,6 @@ from protocol.core.signing import (
     keccak,
     typed_digest,
 )
-from protocol.messages.tasks import EndRecord, Frame, SegmentHead
 
 MEMBERS_MAX = 31
 QUORUM_MAX = 21
@@ -257,57 +256,3 @@ class SyncPage(Message, frozen=True):
     nullifications: Annotated[tuple[Certificate, ...], Meta(max_length=PAGE_BLOCKS_MAX)]
     tip_epoch: U64
     tip_height: U64
-
-
-class ConflictingStatements(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Two statements of one member that contradict each other."""
-
-    first: Statement
-    second: Statement
-
-
-class ConflictingBatches(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Two batches of one oracle with one number; the contents do not matter."""
-
-    first: Batch
-    first_signature: SignatureBytes
-    second: Batch
-    second_signature: SignatureBytes
-
-
-class SignedFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a miner signed of a lane, with the head of its segment, which says of what lane."""
-
-    head: SegmentHead
-    frame: Frame
-    signature: SignatureBytes
-
-
-class Closing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What the chain of an end frame was made of."""
-
-    chain: Bytes32
-    """The chain after the last token."""
-    end: EndRecord
-
-
-class ConflictingFrames(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Two frames of one miner that end at the same token of one (session, task, lane, generation)."""
-
-    first: SignedFrame
-    second: SignedFrame
-    closing: Closing | None = None
-    """Of the end frame, where the other is none: so the chains after the last token can be compared."""
-
-
-@message(kind=58, limit_bytes=16_384)
-class CommitteeNews(Message, frozen=True):
-    """What the committee has for everybody, and for members that cannot be reached otherwise (topic ``committee``)."""
-
-    author: Bytes20
-    issued_ms: U64
-    certified: Annotated[tuple[Certified, ...], Meta(max_length=2)] = ()
-    statements: Annotated[tuple[Statement, ...], Meta(max_length=32)] = ()
-    conflicting_statements: Annotated[tuple[ConflictingStatements, ...], Meta(max_length=4)] = ()
-    conflicting_batches: Annotated[tuple[ConflictingBatches, ...], Meta(max_length=4)] = ()
-    conflicting_frames: Annotated[tuple[ConflictingFrames, ...], Meta(max_length=2)] = ()

@@ -19,7 +19,7 @@ from protocol.core.signing import (
     TypedStruct,
     typed_digest,
 )
-from protocol.messages.adverts import Address, ModelOffer
+from protocol.messages.adverts import Address
 from protocol.messages.envelope import Envelope
 
 ROUTERS_MAX = 4
@@ -158,22 +158,6 @@ class Assignment(TypedStruct, frozen=True):
 # Between client and router, protocol ``client``
 
 
-@message(kind=10, limit_bytes=64)
-class ClientHello(Message, frozen=True):
-    """The first frame of a client."""
-
-    version: U32 = 1
-
-
-@message(kind=11, limit_bytes=131_072)
-class RouterHello(Message, frozen=True):
-    """The network a router serves, and the models it knows miners for."""
-
-    router: Bytes20
-    genesis: Annotated[str, Meta(max_length=65_536)]
-    models: Annotated[tuple[ModelOffer, ...], Meta(max_length=64)]
-
-
 @message(kind=12, limit_bytes=2_048)
 class OpenSession(Message, frozen=True):
     """The client opens a session."""
@@ -210,11 +194,13 @@ class SessionEnded(Message, frozen=True):
     retry_after_ms: U32
 
 
-@message(kind=15, limit_bytes=128)
+@message(kind=15, limit_bytes=256)
 class CloseSession(Message, frozen=True):
     """The client is done with the session."""
 
     session: Bytes32
+    signature: SignatureBytes | None = None
+    """Of its SessionClose: with that the router has the ledger free what was reserved."""
 
 
 @message(kind=20, limit_bytes=128)

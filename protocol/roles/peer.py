@@ -1,7 +1,7 @@
 """What every full node does: advertise itself, remember others, and exchange adverts with whom it meets.
 
 One bootstrap address is enough: on every new connection the two sides tell each other their own adverts and
-page through the rest over ``probe``; later adverts come by gossip.
+page through the rest over ``probe``, for as long as the pages bring news; later adverts come by gossip.
 """
 
 import hashlib
@@ -46,6 +46,8 @@ PROBE_TIMEOUT_MS = 10_000
 PROBE_AGAIN_MS = 60_000
 PROBES_MAX = 64
 PAGES_MAX = 512
+_BEHIND_ALL = b"\xff" * 20
+"""No advert comes after this node id: who asks from here on only tells its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,15 @@ class PeerSettings:
 
 @dataclass(slots=True)
 class _Probe:
+    """A walk through what a peer knows, in the order of node ids: once round, or until a page has nothing new."""
+
     peer: NodeId
+    start: bytes
+    """Empty: at the beginning."""
+    after: bytes
     pages: int = 0
-    after: bytes = b""
+    round: bool = False
+    """Whether it has passed the end and is on the way from the beginning to where it started."""
 
 
 class PeerMachine:
@@ -86,6 +94,7 @@ class PeerMachine:
         self._asking: dict[Channel, NodeId] = {}
         self._deadlines: Deadlines[str | Channel] = Deadlines()
         self._again: Deadlines[NodeId] = Deadlines()
+        self._look_again_ms = 0
         self._deadlines.set("advert", 0)
 
     def next_deadline(self) -> int | None:
@@ -135,7 +144,19 @@ class PeerMachine:
         if self._again.at(peer) is not None or len(self._asked) >= PROBES_MAX:
             return []
         self._again.set(peer, now_ms + PROBE_AGAIN_MS)
-        return self._ask(_Probe(peer), now_ms)
+        return self._ask(self._probe(peer, now_ms), now_ms)
+
+    def _probe(self, peer: NodeId, now_ms: int) -> _Probe:
+        """In a network of thousands a new connection must not cost thousands of adverts: who knows many hears of the
+        others by gossip, looks now and then whether it missed some, anywhere, and tells its other peers only its own.
+        """
+        if len(self._book) <= PROBE_ADVERTS_MAX:
+            return _Probe(peer, b"", b"")
+        if now_ms < self._look_again_ms:
+            return _Probe(peer, _BEHIND_ALL, _BEHIND_ALL, round=True)
+        self._look_again_ms = now_ms + self._params.advert_interval_ms
+        start = hashlib.sha256(self._settings.node + peer + now_ms.to_bytes(8, "big")).digest()[:20]
+        return _Probe(peer, start, start)
 
     def _ask(self, probe: _Probe, now_ms: int) -> list[object]:
         channel = self._numbers.take()
@@ -196,11 +217,23 @@ class PeerMachine:
                 raise RemoteProtocolError("a page of adverts is not in rising order")
             probe.after = advert.node
             adverts.append((advert, envelope))
+        strangers = [advert.node for advert, _ in adverts if NodeId(advert.node) not in self._book]
         effects = [effect for advert, envelope in adverts for effect in self._learned(advert, envelope, now_ms)]
         probe.pages += 1
-        if len(response.adverts) == PROBE_ADVERTS_MAX and probe.pages < PAGES_MAX:
+        news = not adverts or any(NodeId(node) in self._book for node in strangers)
+        if news and probe.pages < PAGES_MAX and self._goes_on(probe, len(adverts)):
             effects += self._ask(probe, now_ms)
         return effects
+
+    @staticmethod
+    def _goes_on(probe: _Probe, adverts: int) -> bool:
+        """Whether there may be more in a peer's list behind its last page; turns round at its end."""
+        if adverts == PROBE_ADVERTS_MAX:
+            return not probe.round or probe.after < probe.start
+        if probe.round or not probe.start:
+            return False
+        probe.round, probe.after = True, b""
+        return True
 
     def _open(self, envelope: Envelope) -> Advert:
         advert, signer = unseal(self._domain, envelope, Advert)

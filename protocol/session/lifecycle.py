@@ -133,6 +133,7 @@ TERMINAL_CODES: Mapping[str, str] = {
     "router_lost": "the connection to the router ended",
     "engine_failed": "the miner's engine could not run the request",
     "ack_timeout": "the client stopped acknowledging",
+    "unreserved": "the miner gives no more credit: the ledger holds no reservation of the session, or it is used up",
     "session_closed": "the session ended as its client asked",
     "session_expired": "the session's lifetime or idle time is over",
     "shutting_down": "the node is being stopped",

@@ -4,12 +4,14 @@ import importlib
 import sys
 
 BENCHES = {
+    "audit": "what a node test sees of honest miners, of other quantisations and of another model",
     "chaos": "answers whose miner is killed, frozen, slowed or cut off in the middle",
     "committee": "heights a second, time to final, bytes and signatures of committees of 4 to 31",
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
     "flood": "honest first tokens and a node's memory before, during and after each attack at the seam",
     "idle": "memory and CPU of a node that has nothing to do",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",
+    "results": "messages, bytes, signatures and time from an answer to its finalized outcome, at 50 tasks/s",
 }
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from p2pnode.sim.checkers import Checker
 from p2pnode.sim.committee_node import LOG_MADE, OracleProgram
+from p2pnode.sim.counter import CounterLedger
 from p2pnode.sim.crypto import Key, RealKeys
 from p2pnode.sim.disk import Disk
 from p2pnode.sim.drive import Drive
 from p2pnode.sim.host import Host
 from p2pnode.sim.links import Profile
 from p2pnode.sim.world import World
-from protocol.committee.counter import CounterLedger
 from protocol.core import signing
 from protocol.core.codec import Message
 from protocol.core.genesis import Genesis

@@ -112,8 +112,9 @@ class Oracle:
         return final["epoch"], final["height"]
 
     @property
-    def outcomes(self) -> int:
-        return int(self.ask("committee")["final"]["outcomes"])
+    def batches(self) -> int:
+        """How many are final, since genesis."""
+        return int(self.ask("committee")["final"]["batches"])
 
     def blocks_after(self, slot: tuple[int, int]) -> list[dict[str, Any]]:
         """The blocks above an epoch and height that became final here."""

@@ -11,14 +11,15 @@ from p2pnode.signer_log import open_signer_log
 from p2pnode.store import open_store
 from p2pnode.testnet import KEYSTORE, make_key
 from protocol.committee import storage
-from protocol.committee.counter import CounterLedger
 from protocol.committee.members import make_committee
 from protocol.committee.payload import make_header, opening_header
 from protocol.committee.signer import Signer
+from protocol.committee.tree import Base
 from protocol.core.codec import pack
 from protocol.core.genesis import Genesis
 from protocol.core.ids import Signature
 from protocol.core.signing import keccak
+from protocol.ledger import Ledger
 from protocol.messages.committee import (
     Block,
     Certificate,
@@ -41,7 +42,7 @@ def make_chain(genesis: Genesis, folders: Sequence[Path], heights: int) -> None:
 
 
 def _chain(genesis: Genesis, keys: Sequence[NodeKey], heights: int) -> tuple[Records, list[Records]]:
-    domain, ledger = genesis.domain(), CounterLedger(genesis.domain(), genesis.params)
+    domain, ledger = genesis.domain(), Ledger(genesis.domain(), genesis.params, genesis)
     committee = make_committee(genesis.network_id(), 1, genesis.committee)
     quorum = sorted(keys, key=lambda key: committee.places[key.node_id])[: committee.quorum]
     signers = [Signer(domain, key.node_id, key.sign) for key in quorum]
@@ -70,8 +71,10 @@ def _chain(genesis: Genesis, keys: Sequence[NodeKey], heights: int) -> tuple[Rec
             signatures.append(MemberSignature(committee.places[signer.me], Signature(signed.statement.signature)))
         certificate = Certificate(CertificateKind.FINALIZATION, 1, height, digest, tuple(signatures))
         chain[storage.chain_key(1, height)] = pack(Block(header, body, certificate))
-    stored = storage.StoredState(1, header, state.pack(), committee.members, certificate, None)
-    chain[storage.STATE] = pack(stored)
+    end = Base(header, header_digest(domain, header), state)
+    for name, value in storage.state_records(committee, end, certificate, None):
+        assert value is not None
+        chain[name] = value
     return chain, [logs[key.node_id] for key in keys]
 
 

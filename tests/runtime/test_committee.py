@@ -31,7 +31,7 @@ def test_one_bootstrap_address_is_enough_for_all_to_find_each_other(net: Net) ->
 def test_heights_become_final_and_the_leader_rotates(net: Net) -> None:
     oracle, first = net.oracles[0], net.highest
     for _ in range(8):
-        before = oracle.outcomes
+        before = oracle.batches
         net.include(oracle)
         until(partial(_is_in, oracle, before), bound_s(net.params, 4, 0), "the item is final")
     seen = oracle.blocks_after(first)
@@ -43,13 +43,13 @@ def test_heights_become_final_and_the_leader_rotates(net: Net) -> None:
 
 
 def _is_in(oracle: Oracle, before: int) -> bool:
-    return oracle.outcomes > before
+    return oracle.batches > before
 
 
 def test_an_idle_committee_goes_on_with_empty_blocks(net: Net) -> None:
-    before, outcomes = net.highest, net.oracles[0].outcomes
+    before, batches = net.highest, net.oracles[0].batches
     net.await_heights((1, before[1] + 2), within_s=2 * net.params.heartbeat_ms / 1_000 + bound_s(net.params, 4, 0))
-    assert net.oracles[0].outcomes == outcomes
+    assert net.oracles[0].batches == batches
     assert net.oracles[0].ask("blocks")["blocks"][-1]["empty"]
 
 

@@ -50,7 +50,7 @@ def test_an_oracle_that_joins_after_thousands_of_heights_catches_up(tmp_path: Pa
         net.await_heights(net.highest, newcomer, within_s=CAUGHT_UP_S)
         print(f"caught up {newcomer.final[1]} heights in {time.monotonic() - started:.1f} s with its start")
         net.await_signing(newcomer)
-        assert newcomer.outcomes >= HEIGHTS // 5
+        assert newcomer.batches >= HEIGHTS // 5
         with net.load():
             net.await_leading(newcomer, (1, HEIGHTS))
         for oracle in net.oracles:

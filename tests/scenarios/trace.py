@@ -6,6 +6,7 @@ from protocol.core.codec import Message, decode, unpack
 from protocol.core.ids import NodeId
 from protocol.core.machine import Note, Persist
 from protocol.messages.envelope import Envelope
+from protocol.messages.greeting import RouterHello
 from protocol.messages.sessions import (
     Announcement,
     Bid,
@@ -14,7 +15,6 @@ from protocol.messages.sessions import (
     LeaseBusy,
     OpenSession,
     ResumeSession,
-    RouterHello,
     SessionEnded,
     SessionReady,
     SessionResumed,

@@ -15,7 +15,9 @@ from protocol.roles.client.events import (
     RouterSought,
     SessionAssigned,
     SessionOver,
+    SessionReserved,
     TaskHead,
+    TaskLevel,
     TaskOver,
     TaskText,
 )
@@ -37,7 +39,9 @@ __all__ = [
     "RouterSought",
     "SessionAssigned",
     "SessionOver",
+    "SessionReserved",
     "TaskHead",
+    "TaskLevel",
     "TaskOver",
     "TaskText",
 ]

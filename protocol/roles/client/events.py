@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NetworkId, NodeId, SessionId
 from protocol.core.machine import NO_KEY, Key
+from protocol.light.levels import Final, Level
+from protocol.messages.greeting import RouterHello
 from protocol.messages.sampling import SamplingParams
-from protocol.messages.sessions import Assignment, RouterHello, SessionOpen, SessionReady
+from protocol.messages.sessions import (
+    Assignment,
+    SessionOpen,
+    SessionReady,
+)
 from protocol.messages.tasks import EndRecord, LaneEnded, PromptMessage, SegmentHead
 from protocol.session.auction import VerifiedAuction
 
@@ -43,14 +49,15 @@ class OpenAsked:
     direct: bool = False
     """Take the answer from the miner itself where it can be dialed."""
     cap_wei: int = 0
-    """The most the whole session may cost."""
+    """The most the whole session may cost: so much the ledger reserves; 0: nothing, so miners give credit only."""
     audits: bool = False
     """Oracles may open its tasks to score them."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskTask:
-    """Order an answer in a session. Delivered: TaskHead, TaskText…, and exactly one TaskOver."""
+    """Order an answer in a session. Delivered: TaskHead, TaskText…, exactly one TaskOver, and after a signed end
+    TaskLevels as long as the session stands."""
 
     handle: Handle
     session: Handle
@@ -165,6 +172,34 @@ class TaskOver:
     frames: int
 
 
+@dataclass(frozen=True, slots=True)
+class TaskLevel:
+    """After a task's signed end: how certain its answer has become. Levels of one task only rise."""
+
+    level: Level
+    after_ms: int
+    """Since the signed end."""
+    agreeing: int
+    """Oracles that signed that this is the result, of ``members``."""
+    members: int
+    final: Final | None
+    """Where its verdict stands, once it is finalized."""
+    against: str
+    """Why it will not rise, in a word or two, such as ``late`` or ``another result``; empty as long as it may."""
+    evidence: int
+    """Oracles that signed two values for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReserved:
+    """What the ledger holds for the session, as proved by a final header."""
+
+    cap_wei: int
+    spent_wei: int
+    epoch: int
+    height: int
+
+
 Item = (
     RouterReady
     | RouterGone
@@ -172,10 +207,12 @@ Item = (
     | RouterSought
     | RouterFound
     | LaneReported
+    | SessionReserved
     | SessionOver
     | TaskHead
     | TaskText
     | TaskOver
+    | TaskLevel
 )
 
 

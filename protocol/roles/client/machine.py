@@ -6,7 +6,7 @@ that covers it. Whatever routers do or do not do, every wish ends in exactly one
 """
 
 from protocol.core.errors import ParameterError, RemoteProtocolError, TranscriptError
-from protocol.core.genesis import parse_genesis
+from protocol.core.genesis import Genesis, parse_genesis
 from protocol.core.ids import ZERO_DIGEST, Digest, NodeId, SessionId
 from protocol.core.machine import (
     ChannelClosed,
@@ -17,12 +17,21 @@ from protocol.core.machine import (
     Send,
 )
 from protocol.core.signing import Sign, typed_digest, verify
+from protocol.light.headers import HeaderTrust, place
+from protocol.messages.committee import Certified, header_digest
+from protocol.messages.greeting import ClientHello, RouterHello
+from protocol.messages.results import (
+    CommittedNews,
+    LedgerNews,
+    ObservedNews,
+    OutcomeNews,
+    SessionClose,
+    SessionNews,
+)
 from protocol.messages.sessions import (
     ROUTERS_MAX,
     Assignment,
-    ClientHello,
     OpenSession,
-    RouterHello,
     SessionEnded,
     SessionOpen,
     SessionReady,
@@ -44,9 +53,10 @@ from protocol.roles.client.events import (
     SessionAssigned,
     SessionOver,
 )
+from protocol.roles.client.levels import Levels
 from protocol.roles.client.orders import U32_MAX, WEI_MAX
 from protocol.roles.client.seeking import Seeking
-from protocol.roles.client.state import Held, Router, Session
+from protocol.roles.client.state import Chain, Held, Router, Session
 from protocol.roles.client.tasks import GRACE_MS, Tasks
 from protocol.session.auction import verify_bid_set
 from protocol.session.lifecycle import TERMINAL_CODES, SessionFact, TaskFact
@@ -62,7 +72,8 @@ class ClientMachine:
 
     def __init__(self, client: NodeId, sign: Sign) -> None:
         self._held = Held(client, sign)
-        self._tasks = Tasks(self._held)
+        self._levels = Levels(self._held)
+        self._tasks = Tasks(self._held, self._levels)
         self._direct = DirectStreams(self._held, self._tasks)
         self._seeking = Seeking(self._held, self._tasks, self._end)
 
@@ -117,7 +128,12 @@ class ClientMachine:
         if router.expected_network is not None and genesis.network_id() != router.expected_network:
             served, expected = genesis.network_id().hex()[:16], router.expected_network.hex()[:16]
             return self._refuse_router(router, f"it serves network {served}, the address names {expected}", now_ms)
-        router.genesis = genesis
+        chain = self._chain_of(genesis)
+        try:
+            self._follow(chain, hello.certified)
+        except RemoteProtocolError as error:
+            return self._refuse_router(router, f"the header that it shows is not final: {error}", now_ms)
+        router.genesis, router.chain = genesis, chain
         effects: list[object] = []
         if router.handle > 0:
             effects.append(Deliver(router.handle, RouterReady(hello, genesis)))
@@ -127,6 +143,24 @@ class ClientMachine:
             if session is not None and session.seek is not None:
                 effects += self._seeking.reopen(session, router, now_ms)
         return effects + self._leave_unneeded()
+
+    def _chain_of(self, genesis: Genesis) -> Chain:
+        """What is known of a network already, by whichever router."""
+        network = genesis.network_id()
+        sessions = (session.router for session in self._held.sessions.values())
+        for router in (*self._held.by_channel.values(), *sessions):
+            if router.chain is not None and router.known.network_id() == network:
+                return router.chain
+        return Chain(HeaderTrust(genesis))
+
+    @staticmethod
+    def _follow(chain: Chain, certified: Certified | None) -> None:
+        """Raises RemoteProtocolError for a header that is not final. Spec: [LIGHT-HEADER.1]"""
+        if certified is None:
+            return
+        header = chain.trust.check(certified)
+        if chain.header is None or place(header) > place(chain.header):
+            chain.header = header
 
     def _refuse_router(self, router: Router, why: str, now_ms: int) -> list[object]:
         gone = self._router_gone(router, "bad_request", f"the router is refused: {why}", now_ms)
@@ -180,16 +214,23 @@ class ClientMachine:
             expires_ms=now_ms + min(event.lifetime_ms, params.session_lifetime_ms_max),
             audits=event.audits,
             nonce=event.nonce,
-            header=ZERO_DIGEST,
+            header=self._newest(router),
         )
         id_ = session_id(router.genesis.domain(), opening)
-        session = Session(event.handle, id_, opening, router, event.tokens, event.timeout_ms, event.direct)
+        named = router.expected_network is not None
+        session = Session(event.handle, id_, opening, router, event.tokens, event.timeout_ms, event.direct, named)
         session.life.take(SessionFact.OPENED)
         session.life.take(SessionFact.ANNOUNCED)
         self._held.sessions[event.handle] = router.sessions[id_] = session
         self._held.deadlines.set(("session", event.handle), now_ms + event.timeout_ms + GRACE_MS)
         timeout_ms, tokens = min(event.timeout_ms, U32_MAX), min(event.tokens, U32_MAX)
         return [Send(router.channel, OpenSession(opening, self._held.sign(id_), timeout_ms, tokens))]
+
+    @staticmethod
+    def _newest(router: Router) -> Digest:
+        """The final header that a session names; zero where none is known."""
+        header = router.followed.header
+        return ZERO_DIGEST if header is None else header_digest(router.known.domain(), header)
 
     def _assigned(self, session: Session, ready: SessionReady, now_ms: int) -> list[object]:
         assignment, before = ready.assignment, session.assignment
@@ -227,7 +268,10 @@ class ClientMachine:
             raise RemoteProtocolError("the number of a session's assignments only rises")
 
     def _close(self, session: Session, code: str, detail: str) -> list[object]:
-        effects = self._seeking.leave_off(session)
+        signature = None
+        if session.opening.cap_wei and session.router.followed.header is not None:
+            signature = self._held.sign(typed_digest(session.domain, SessionClose(session.id)))
+        effects = self._seeking.leave_off(session, signature)
         return effects + self._session_over(session, code, detail, 0)
 
     def _end(self, session: Session, code: str, detail: str) -> list[object]:
@@ -272,6 +316,13 @@ class ClientMachine:
                     return self._about_session(router, message, now_ms)
                 case LaneEnded() | SegmentStart() | FrameMessage() | TaskFailed():
                     return self._about_task(router, message, now_ms)
+                case LedgerNews():
+                    # A turn of the epoch may be told before the greeting is answered, which then shows a later header.
+                    if router.chain is not None:
+                        self._follow(router.chain, message.certified)
+                    return []
+                case CommittedNews() | ObservedNews() | OutcomeNews() | SessionNews() if router.chain is not None:
+                    return self._about_results(router, message, now_ms)
         except RemoteProtocolError as error:
             return self._broke_rule(router, f"the router broke a rule: {error}", now_ms)
         return self._broke_rule(router, f"the router sent {type(message).__name__} out of place", now_ms)
@@ -294,6 +345,24 @@ class ClientMachine:
         if session.seek is not None:
             return self._seeking.refused(session, message, now_ms)
         return self._session_over(session, _known(message.code), message.detail, message.retry_after_ms)
+
+    def _about_results(
+        self, router: Router, message: CommittedNews | ObservedNews | OutcomeNews | SessionNews, now_ms: int
+    ) -> list[object]:
+        """News that a router passes on, or has kept for the time that this client was away."""
+        match message:
+            case CommittedNews():
+                name = message.signed.commit.session
+            case OutcomeNews():
+                name = message.outcome.session
+            case _:
+                name = message.session
+        session = router.sessions.get(SessionId(Digest(name)))
+        if session is None:
+            return []
+        if isinstance(message, SessionNews):
+            return self._levels.reserved(session, message)
+        return self._levels.news(session, message, now_ms)
 
     def _about_task(
         self, router: Router, message: LaneEnded | SegmentStart | FrameMessage | TaskFailed, now_ms: int

@@ -41,7 +41,7 @@ def order_of(session: Session, number: int, ask: AskTask, prompt: Prompt) -> Tas
     return TaskOrder(
         session=session.id,
         task=number,
-        home_epoch=0,
+        home_epoch=session.router.followed.epoch,
         prompt=prompt.commitment(),
         sampling=ask.sampling.digest(),
         seed=ask.seed,

@@ -8,11 +8,11 @@ numbers carry on, and the next miner begins after the last signed token.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from protocol.core.ids import NodeId
+from protocol.core.ids import NodeId, Signature
 from protocol.core.machine import Open, Send
 from protocol.core.signing import typed_digest
+from protocol.messages.greeting import ClientHello
 from protocol.messages.sessions import (
-    ClientHello,
     CloseSession,
     OpenSession,
     ResumeSession,
@@ -85,13 +85,16 @@ class Seeking:
         effects = self.leave_off(session)
         return effects + self._next(session, now_ms)
 
-    def leave_off(self, session: Session) -> list[object]:
-        """No router is to do anything more for the session: what one still finds for it nobody would use."""
+    def leave_off(self, session: Session, signature: Signature | None = None) -> list[object]:
+        """No router is to do anything more for the session: what one still finds for it nobody would use.
+
+        ``signature``: of its SessionClose, where no other router is to have it either.
+        """
         effects: list[object] = []
         for router in self.held.by_channel.values():
             router.awaited_by.pop(session.handle, None)
             if router.sessions.pop(session.id, None) is not None:
-                effects.append(Send(router.channel, CloseSession(session.id)))
+                effects.append(Send(router.channel, CloseSession(session.id, signature)))
                 if session.seek is not None:
                     session.seek.resumable = False
         return effects
@@ -169,7 +172,7 @@ class Seeking:
         for task in list(session.tasks.values()):
             self.tasks.relayed(task)
             task.fell_back = False
-            effects += self.tasks.submit(task, now_ms)
+            effects += self.tasks.submit(task, now_ms) + self.tasks.accept_lost_again(task)
             if task.cancelled:
                 effects += self.tasks.send_cancel(task)
         return effects

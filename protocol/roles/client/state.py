@@ -8,8 +8,12 @@ from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId, SessionId
 from protocol.core.machine import Channel, ChannelNumbers
 from protocol.core.signing import Domain, Sign
+from protocol.light.headers import HeaderTrust
+from protocol.light.levels import CheckedBatch, LaneLevels
+from protocol.messages.committee import Header
+from protocol.messages.results import CommittedNews, OutcomeNews
 from protocol.messages.sessions import Assignment, SessionOpen, SignedTerm
-from protocol.messages.tasks import Continuation, Prompt, SegmentHead, TaskOrder
+from protocol.messages.tasks import AckMessage, Continuation, Prompt, SegmentHead, TaskOrder
 from protocol.roles.client.events import Handle
 from protocol.session.lifecycle import (
     Lifecycle,
@@ -26,6 +30,36 @@ OVER_DIRECTLY_MAX = 64
 """At least as many orders as a session may have open at once."""
 
 
+Checked = CommittedNews | OutcomeNews | CheckedBatch
+"""News as they are kept: a batch speaks of many answers, and its signature is checked once."""
+
+EARLY_MAX = 64
+"""News of answers that have not ended here: where frames come directly they may be later than the news."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """What is known of a network's committee, from whatever router."""
+
+    trust: HeaderTrust
+    header: Header | None = None
+    """The latest final one that was seen."""
+
+    @property
+    def epoch(self) -> int:
+        """The present one, as far as is known; 0 where there is no committee."""
+        return self.header.epoch if self.header is not None else 0
+
+
+@dataclass(slots=True)
+class Settling:
+    """An answer that has ended, and may rise."""
+
+    handle: Handle
+    ended_ms: int
+    lane: LaneLevels
+
+
 @dataclass(slots=True)
 class Router:
     """A router that was greeted, or is being."""
@@ -36,6 +70,7 @@ class Router:
     channel: Channel
     expected_network: bytes | None
     genesis: Genesis | None = None
+    chain: Chain | None = None
     sessions: dict[SessionId, "Session"] = field(default_factory=dict)
     awaited_by: dict[Handle, None] = field(default_factory=dict)
     """Sessions that go on here once it answers."""
@@ -45,6 +80,12 @@ class Router:
         """Its network; only once it was greeted."""
         assert self.genesis is not None
         return self.genesis
+
+    @property
+    def followed(self) -> Chain:
+        """What is known of its network's committee; only once it was greeted."""
+        assert self.chain is not None
+        return self.chain
 
 
 @dataclass(slots=True)
@@ -89,6 +130,8 @@ class Session:
     tokens: int
     timeout_ms: int
     wants_direct: bool
+    network_named: bool
+    """Whether the program named the network. If not, its committee is the first router's word, and proves nothing."""
     life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
     assignment: Assignment | None = None
     prices_wei: dict[NodeId, int] = field(default_factory=dict)
@@ -104,6 +147,12 @@ class Session:
     """Orders whose end came directly under the present lease; whether the router heard of it is not known here."""
     withheld: "OrderedDict[int, Withheld]" = field(default_factory=OrderedDict)
     """Orders whose other lanes may still end."""
+    settling: "OrderedDict[int, Settling]" = field(default_factory=OrderedDict)
+    """Answers that have ended, by order."""
+    as_of: tuple[int, int] = (0, 0)
+    """Epoch and height of the latest header that told what is reserved."""
+    early: deque[Checked] = field(default_factory=lambda: deque(maxlen=EARLY_MAX))
+    """News of answers that have not."""
 
     @property
     def domain(self) -> Domain:
@@ -134,18 +183,24 @@ class Task:
     ids: list[int] = field(default_factory=list)
     texts: list[bytes] = field(default_factory=list)
     """What was verified: enough to go on elsewhere."""
+    last_acks: "OrderedDict[bytes, AckMessage]" = field(default_factory=OrderedDict)
+    """By generation: of the segments whose miners were lost, to the last token that was verified."""
     framed_ms: int | None = None
     """When the last frame came on the direct stream."""
     gap_ms: int = 0
     """The longest time between two of them."""
 
+    def segments(self) -> list[SegmentHead]:
+        """The heads that the answer is made of: one that brought no token leaves no trace, unless it is the last."""
+        heads = {head.start_index: head for head in self.heads}
+        return [heads[start] for start in sorted(heads)]
+
     def continuation(self) -> Continuation | None:
         """What the next router or miner needs to go on; None while nothing was signed."""
         if not self.ids:
             return None
-        # A segment that brought no token leaves no trace in the chain.
-        heads = {head.start_index: head for head in self.heads if head.start_index < len(self.ids)}
-        return Continuation(tuple(heads[start] for start in sorted(heads)), tuple(self.ids), tuple(self.texts))
+        heads = [head for head in self.segments() if head.start_index < len(self.ids)]
+        return Continuation(tuple(heads), tuple(self.ids), tuple(self.texts))
 
 
 @dataclass(slots=True)

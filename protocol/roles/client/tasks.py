@@ -6,6 +6,7 @@ from protocol.core.errors import RemoteProtocolError, TranscriptError
 from protocol.core.ids import NodeId
 from protocol.core.machine import Channel, Send
 from protocol.core.signing import typed_digest
+from protocol.messages.results import SEGMENTS_CLAIMED_MAX
 from protocol.messages.sessions import Assignment
 from protocol.messages.tasks import (
     CancelTask,
@@ -17,6 +18,7 @@ from protocol.messages.tasks import (
     TaskOrder,
 )
 from protocol.roles.client.events import AskTask, Deliver, Handle, LaneReported, TaskHead, TaskOver, TaskText
+from protocol.roles.client.levels import Levels
 from protocol.roles.client.orders import find_fault, order_of, prompt_of
 from protocol.roles.client.state import Held, Session, Task, Withheld
 from protocol.session.lifecycle import TaskFact
@@ -44,6 +46,7 @@ class Tasks:
     """The rules of orders and frames, over what the machine holds."""
 
     held: Held
+    levels: Levels
 
     def ask(self, event: AskTask, now_ms: int) -> list[object]:
         """Order an answer."""
@@ -108,10 +111,30 @@ class Tasks:
             # If the lost miner did not report it, the router waits for this client's word on it.
             effects += self._done(session, session.over_directly.popleft())
         for task in list(session.tasks.values()):
+            self._accept_lost(task)
             task.verifier.take_over(self._expect(session, task.order, assignment))
             if task.direct:
                 effects += self.relay(task, now_ms)
+            if session.seek is None and task.handle in self.held.tasks:
+                effects += self.accept_lost_again(task)
         return effects
+
+    def _accept_lost(self, task: Task) -> None:
+        """Sign for all that a lost miner's segment brought: whoever ends the lane hands it in, so that it is paid.
+
+        Spec: [ACK-EARLIER.1]
+        """
+        head, verifier = task.verifier.head, task.verifier
+        if head is None or verifier.index <= head.start_index:
+            return
+        task.last_acks[head.generation] = make_ack(task.session.domain, self.held.sign, verifier)
+        if len(task.last_acks) > SEGMENTS_CLAIMED_MAX:
+            task.last_acks.popitem(last=False)
+
+    @staticmethod
+    def accept_lost_again(task: Task) -> list[object]:
+        """The lane has a new miner, who may have none of the acks of the segments before. Spec: [ACK-EARLIER.1]"""
+        return [Send(task.session.router.channel, message) for message in task.last_acks.values()]
 
     def relay(self, task: Task, now_ms: int) -> list[object]:
         """What came directly shall come through the router from here on. Spec: [DIRECT-FALLBACK.1]"""
@@ -187,7 +210,7 @@ class Tasks:
                 self._paced(task, now_ms)
             return effects
         fact = TaskFact.CANCELLED_END if message.end.reason is EndReason.CANCELLED else TaskFact.END
-        return effects + self.over(task, fact, "", "", 0)
+        return effects + self.over(task, fact, "", "", 0) + self.levels.ended(task, now_ms)
 
     def ack(self, task: Task, channel: Channel) -> list[object]:
         """Acknowledge all that was verified, where it came from. Spec: [ACK-SIGNED.1]"""

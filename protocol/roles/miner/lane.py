@@ -10,18 +10,22 @@ from protocol.core.codec import Message
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import ZERO_DIGEST, Digest
 from protocol.core.params import Params
+from protocol.core.signing import Domain
+from protocol.messages.results import AckWord, Papers
 from protocol.messages.tasks import (
-    Ack,
+    AckMessage,
     Delivery,
     EndReason,
     EndRecord,
     FrameMessage,
     LaneEnded,
+    SegmentHead,
     SegmentStart,
     TaskOrder,
 )
-from protocol.roles.miner.events import GenerationKey
-from protocol.session.transcript import SegmentWriter, close_chain
+from protocol.roles.miner.events import Generate, GenerationKey
+from protocol.roles.miner.transcripts import Draft
+from protocol.session.transcript import SegmentWriter, close_chain, segment_id
 
 
 class Lane:
@@ -49,6 +53,16 @@ class Lane:
         self.first_token_ms: int | None = None
         self.writer: SegmentWriter | None = None
         self.cancelling = False
+        self.held: Generate | None = None
+        """The engine is asked for it once the client's credit allows."""
+        self.papers: Papers | None = None
+        """Why the lane is this miner's."""
+        self.earlier: tuple[SegmentHead, ...] = ()
+        """The segments before this miner's."""
+        self.draft: Draft | None = None
+        """Of the lane's transcript, where it is to be kept."""
+        self.words: dict[Digest, AckWord] = {}
+        """The client's last ack of each segment, by the segment's id."""
         self.acked = start_index
         self._params = params
         self._ready: deque[tuple[int, bytes]] = deque()
@@ -66,6 +80,8 @@ class Lane:
         if self.first_token_ms is None:
             self.first_token_ms = now_ms
         self._ready.extend(zip(ids, texts, strict=True))
+        if self.draft is not None:
+            self.draft.add(ids, texts)
 
     def ended(self, reason: EndReason, cached_tokens: int) -> None:
         """The engine is done, or the task was cancelled: what is ready is sent, then the end."""
@@ -116,6 +132,12 @@ class Lane:
         chain = close_chain(self.writer.chain, self._end)
         return LaneEnded(self.writer.head, self._end, chain, self._signature)
 
+    def transcript(self) -> list[object]:
+        """What is to be kept of the lane, once its end is signed. Spec: [TEST-KEPT.1]"""
+        if self.draft is None or self.writer is None or self._end is None:
+            return []
+        return [self.draft.finish(self.order, self.generation[2], (*self.earlier, self.writer.head), self._end)]
+
     def relay_from(self, index: int, chain: bytes) -> list[Message]:
         """Go on through the router, from what the client has: the same frames again, then new ones.
 
@@ -152,11 +174,12 @@ class Lane:
         """Whether the end is signed and on its way: the lane needs no engine any more."""
         return self.writer is not None and self.writer.ended
 
-    def take_ack(self, ack: Ack) -> None:
+    def take_ack(self, message: AckMessage) -> None:
         """Move the credit. Raises RemoteProtocolError for an ack that does not name what was signed.
 
         Spec: [ACK-CREDIT.1]
         """
+        ack = message.ack
         if self.writer is None or ack.index > self.writer.index:
             raise RemoteProtocolError("an ack names tokens that were not sent")
         if ack.index <= self.acked:
@@ -164,9 +187,27 @@ class Lane:
         if self._boundaries.get(ack.index) != ack.chain:
             raise RemoteProtocolError("an ack names another chain than the one signed")
         self.acked, self._acked_chain = ack.index, Digest(ack.chain)
+        self.words[Digest(ack.segment)] = AckWord(ack.index, ack.chain, message.signature)
         self._boundaries = {index: chain for index, chain in self._boundaries.items() if index > ack.index}
         while self._unacked and _was_read(self._unacked[0], ack.index):
             self._unacked.popleft()
+
+    def take_earlier(self, domain: Domain, message: AckMessage) -> bool:
+        """Keep the client's ack of a segment before this miner's: whose it was is paid by it. False if it is of none.
+
+        Spec: [ACK-EARLIER.1]
+        """
+        ack = message.ack
+        ends = [head.start_index for head in self.earlier[1:]] + [self.start_index]
+        for head, end in zip(self.earlier, ends, strict=False):
+            segment = segment_id(domain, head)
+            if (segment, head.generation) != (ack.segment, ack.generation):
+                continue
+            known = self.words.get(segment)
+            if head.start_index < ack.index <= end and (known is None or ack.index > known.index):
+                self.words[segment] = AckWord(ack.index, ack.chain, message.signature)
+            return True
+        return False
 
 
 def _was_read(frame: FrameMessage, acked: int) -> bool:

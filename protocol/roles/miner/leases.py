@@ -19,6 +19,8 @@ class Lease:
 
     session: SessionId
     opening: SessionOpen
+    signature: bytes
+    """The client's, of the opening."""
     router: NodeId
     channel: Channel
     generation: Generation

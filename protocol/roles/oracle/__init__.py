@@ -1,6 +1,7 @@
 """The oracle: a member of the committee, or a follower of it."""
 
-from protocol.roles.oracle.events import Include
-from protocol.roles.oracle.machine import OracleMachine, OracleSettings
+from protocol.roles.oracle.events import Include, Report
+from protocol.roles.oracle.machine import OracleMachine
+from protocol.roles.oracle.settings import OracleSettings
 
-__all__ = ["Include", "OracleMachine", "OracleSettings"]
+__all__ = ["Include", "OracleMachine", "OracleSettings", "Report"]

@@ -30,6 +30,10 @@ class KeptBatches:
     def __iter__(self) -> Iterator[SignedBatch]:
         return iter(self._kept.values())
 
+    def has(self, home: Home, number: int) -> bool:
+        """Whether a batch is here."""
+        return (home, number) in self._kept
+
     def offer(self, waiting: Waiting, final: LedgerState, now_ms: int) -> None:
         """They wait again, after a start."""
         for signed in self._kept.values():

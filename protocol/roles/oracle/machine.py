@@ -3,17 +3,11 @@
 What consensus decides is in ``protocol.committee``; here is who is spoken to, when, and over what.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from protocol.committee import storage
-from protocol.committee.effects import COMMITTEE, Closed, Convicted, LogLost, Settled, ToMembers
+from protocol.committee.effects import COMMITTEE, Closed, Convicted, Executed, Held, LogLost, Settled, ToMembers
 from protocol.committee.epochs import Epochs
-from protocol.committee.evidence import Evidence
-from protocol.committee.payload import Payload
-from protocol.committee.repeats import resend
-from protocol.committee.signer import Signer
+from protocol.committee.repeats import own_word, resend
 from protocol.committee.simplex import Rules
+from protocol.committee.storage import resumed_from
 from protocol.committee.waiting import Waiting
 from protocol.core.codec import Message
 from protocol.core.deadlines import Deadlines
@@ -34,52 +28,45 @@ from protocol.core.machine import (
     Publish,
     Received,
     Send,
+    Sent,
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
 from protocol.messages.committee import (
     Certificate,
     Certified,
-    CommitteeNews,
     Offer,
     Propose,
     Recall,
     Recalled,
+    SignedBatch,
     State,
     Statement,
     SyncPage,
     SyncRequest,
 )
 from protocol.messages.envelope import seal
+from protocol.messages.evidence import CommitteeNews
+from protocol.messages.results import CommitMessage, Commits, RevealMessage
+from protocol.results.evidence import Evidence
 from protocol.roles.oracle.aims import aims
-from protocol.roles.oracle.events import Include
+from protocol.roles.oracle.batches import Batches
+from protocol.roles.oracle.events import Include, Report
 from protocol.roles.oracle.history import History, Presence
-from protocol.roles.oracle.kept import KeptBatches, refusal
+from protocol.roles.oracle.kept import KeptBatches
 from protocol.roles.oracle.links import Links
-from protocol.roles.oracle.news import News
-from protocol.roles.oracle.starting import SILENT_EPOCHS, Starting, recall
-from protocol.roles.oracle.syncing import SERVED_MAX, Load, Syncing, make_page
-
-
-@dataclass(frozen=True, slots=True)
-class OracleSettings:
-    """What an oracle starts with."""
-
-    node: NodeId
-    members: tuple[NodeId, ...]
-    """The genesis committee."""
-    payload: Payload
-    signer: Signer
-    log_lost: str | None
-    """Why the signer log is known to be lost; None if it looks whole."""
-    load: Load
+from protocol.roles.oracle.news import News, evidence_in
+from protocol.roles.oracle.results import Convict, Here, here, open_results
+from protocol.roles.oracle.settings import OracleSettings
+from protocol.roles.oracle.starting import Starting, recall, silence
+from protocol.roles.oracle.syncing import Syncing, make_page
 
 
 class OracleMachine:
     """See the module."""
 
-    protocols = ("member", "sync")
-    topics = ("committee",)
+    protocols = ("member", "sync", "results")
+    topics = ("committee", "results")
 
     def __init__(self, settings: OracleSettings, domain: Domain, params: Params, sign: Sign, now_ms: int) -> None:
         self.me = settings.node
@@ -91,19 +78,21 @@ class OracleMachine:
         self._numbers = ChannelNumbers()
         waiting = Waiting(domain, params)
         self._epochs = Epochs(Rules(domain, params), settings.payload, settings.signer, waiting, settings.members)
-        self.simplex, self._closing = self._epochs.resume(_records(settings.load), now_ms)
+        self.simplex, self._closing = self._epochs.resume(resumed_from(settings.load, params.snapshot_blocks), now_ms)
         self._kept = KeptBatches(settings.load, settings.signer)
         self._kept.offer(waiting, self.simplex.tree.base.state, now_ms)
+        self.results = open_results(domain, params, self.me, settings.load)
+        self._batches = Batches(params, settings.signer, waiting, self._kept, self.results.outbox)
         self.history = History()
         self.presence = Presence()
         self.links = Links(self._numbers)
         self.news = News(self.me)
         self._syncing = Syncing(self._numbers, params)
         self._starting = Starting(domain, settings.signer, settings.log_lost)
-        self._served: dict[Channel, NodeId] = {}
         self._deadlines: Deadlines[str] = Deadlines()
         self._deadlines.set("resend", now_ms + params.resend_interval_ms)
         self.disk_failed: str | None = None
+        self._begun = self.results.begin(self._here(), self._final(), self._kept, now_ms)
         self._aim(now_ms)
 
     @property
@@ -130,14 +119,19 @@ class OracleMachine:
             self.simplex.next_deadline(),
             self.links.next_deadline(),
             self._syncing.next_deadline(),
+            self.results.desk.next_deadline(),
+            self._batches.next_deadline(),
             self._deadlines.next(),
         )
         return min((at for at in clocks if at is not None), default=None)
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever a peer sent."""
-        effects = self._turn(now_ms) if self.simplex.closed else []
+        begun, self._begun = self._begun, []
+        effects = self._run(begun, now_ms)
+        effects += self._turn(now_ms) if self.simplex.closed else []
         effects += self._handle(event, now_ms)
+        effects += self._batch(now_ms)
         effects += self._syncing.look(self.simplex, self.me, now_ms)
         return effects if self.disk_failed is None else [each for each in effects if not isinstance(each, Persist)]
 
@@ -147,14 +141,19 @@ class OracleMachine:
                 return self._received(event.channel, event.message, now_ms)
             case GossipReceived(message=CommitteeNews() as news):
                 return self._heard(news, now_ms)
+            case GossipReceived(message=Commits() as commits):
+                return self._run(self.results.gossiped(commits, self._here(), now_ms), now_ms)
+            case ChannelOpened(protocol="results"):
+                return self.results.opened(event.channel, event.peer)
             case ChannelOpened(protocol="member"):
                 effects = self.links.accept(event.channel, event.peer)
                 self.links.hurry(event.peer, now_ms)
                 return [*effects, *self._open_links(now_ms)]
             case ChannelOpened():
-                return self._serve(event.channel, event.peer)
+                return self._syncing.serve(event.channel)
             case ChannelClosed():
-                self._served.pop(event.channel, None)
+                self._syncing.served.discard(event.channel)
+                self.results.closed(event.channel)
                 if not self.links.closed(event.channel, now_ms):
                     self._syncing.lost(event.channel, now_ms)
             case PeerConnected():
@@ -162,8 +161,12 @@ class OracleMachine:
                 return self._open_links(now_ms)
             case DeadlineReached():
                 return self._time(now_ms)
+            case Sent():
+                return self.results.followers.sent(event.channel)
             case Include():
                 return self._include(event.content, now_ms)
+            case Report():
+                self.results.outbox.report(event.report)
             case PersistFailed():
                 return self._stop_signing(event.reason, now_ms)
         return []
@@ -172,6 +175,8 @@ class OracleMachine:
 
     def _received(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
         peer = self.links.from_member(channel)
+        if self.results.serves(channel):
+            return self._run(self.results.received(channel, message, self._here(), now_ms), now_ms)
         if peer is None:
             return self._received_elsewhere(channel, message, now_ms)
         self.links.heard(peer)
@@ -198,6 +203,8 @@ class OracleMachine:
                 return self.links.send(peer, recall(simplex, self._final(), peer))
             case Recalled():
                 return self._recalled(peer, message, now_ms)
+            case CommitMessage() | RevealMessage():
+                return self._run(self.results.passed_on(peer, message, self._here(), now_ms), now_ms)
         raise RemoteProtocolError(f"{type(message).__name__} does not belong on a member's stream")
 
     def _spoke(self, peer: NodeId, said: Statement | Certificate, now_ms: int) -> None:
@@ -217,19 +224,11 @@ class OracleMachine:
         before = self._starting.lost
         enough = self._starting.answer(peer, recalled, self.simplex.committee)
         if self._starting.lost is not None and (enough or (self._starting.done and before is None)):
-            effects += self._silence(self._starting.lost)
+            effects += silence(self.signer, self.simplex.committee.epoch, self._starting.lost)
         if enough:
             self.signer.ready = self.disk_failed is None
             effects += self._run(self.simplex.on_time(now_ms), now_ms)
         return effects
-
-    def _silence(self, reason: str) -> list[object]:
-        """The log is lost: nothing is signed in this epoch, nor in the next. Spec: [SIGNER-LOST.1]"""
-        records = self.signer.silence(self.simplex.committee.epoch + SILENT_EPOCHS)
-        if not records:
-            return []
-        told = (("why", reason), ("silent_before", self.signer.silent_before_epoch))
-        return [Persist(COMMITTEE, records, vital=False), Note("oracle.log-lost", told)]
 
     def _stop_signing(self, reason: str, now_ms: int) -> list[object]:
         """The disk failed: sign nothing any more, go on following. Spec: [SIGNER-DISK.1]"""
@@ -238,7 +237,7 @@ class OracleMachine:
         self.disk_failed = reason
         self.signer.ready = False
         # What is in memory may hold signatures that never became durable: nothing of it may leave any more.
-        return [*self._aim(now_ms), Note("oracle.disk-failed", (("why", reason),))]
+        return [*self._aim(now_ms), *self.results.stop(), Note("oracle.disk-failed", (("why", reason),))]
 
     # What consensus asks for
 
@@ -248,14 +247,21 @@ class OracleMachine:
             match effect:
                 case ToMembers():
                     out += self.links.send_all(effect.message) if self.member else []
+                case Held(signed=signed):
+                    mine = signed.batch.oracle == self.me
+                    out += self._batches.held(signed)
+                    # Who is no member forwards nothing, but what it still owes.
+                    out += self.links.send_all(Offer(signed)) if mine and not self.member else []
+                    out += self._run(self.results.heard(signed, mine, self._here(), now_ms), now_ms)
+                case Executed():
+                    out += self.results.executed(effect.states)
                 case Settled():
                     out += self._settled(effect, now_ms)
-                case Convicted():
+                case Convicted() | Convict():
                     out += self._convicted(effect.evidence)
                 case LogLost(statement=said):
-                    slot = f"{said.epoch}/{said.height}"
-                    self._starting.lost = f"{said.kind.name.lower()} of {slot} is missing in it"
-                    out += self._silence(self._starting.lost)
+                    self._starting.lost = f"{said.kind.name.lower()} of {said.epoch}/{said.height} is missing in it"
+                    out += silence(self.signer, self.simplex.committee.epoch, self._starting.lost)
                 case Closed():
                     out += self._turn(now_ms)
                 case _:
@@ -272,6 +278,7 @@ class OracleMachine:
         dropped = self._kept.settle(self.simplex.tree.base.state)
         durable = [Persist(COMMITTEE, tuple(dropped), vital=False)] if dropped else []
         note = Note("oracle.final", (("epoch", last.epoch), ("height", last.height)), COMMITTEE)
+        told += self._run(self.results.settled(effect, self._here(), now_ms), now_ms)
         return [*durable, *self._aim(now_ms), note, *told]
 
     def _turn(self, now_ms: int) -> list[object]:
@@ -285,6 +292,7 @@ class OracleMachine:
             self._starting.again()
             effects += self.links.send_all(Recall(epoch))
         effects.append(Note("oracle.epoch", (("epoch", epoch),), COMMITTEE))
+        effects += self._run(self.results.turned(self._here(), now_ms), now_ms)
         return effects + self._run(self.simplex.on_time(now_ms), now_ms)
 
     def _convicted(self, conflict: Evidence) -> list[object]:
@@ -295,14 +303,26 @@ class OracleMachine:
         self._deadlines.set("news", 0)
         return [Note("oracle.evidence", (("against", convicted.hex()), ("kind", type(conflict).__name__)))]
 
+    # This oracle's own batches
+
+    def _batch(self, now_ms: int) -> list[object]:
+        """Sign what waits for a batch, if it is time. Who is no member any more opens links for it first."""
+        final, epoch = self.simplex.tree.base.state, self.simplex.committee.epoch
+        if self.disk_failed is not None:
+            return []
+        effects = self._aim(now_ms) if self.simplex.me is None and self.results.outbox.owes else []
+        made = self._batches.next(self._here().view, epoch, final, now_ms)
+        return effects if made is None else [*effects, *self._offer(*made, now_ms)]
+
     def _include(self, content: bytes, now_ms: int) -> list[object]:
         epoch, final = self.simplex.committee.epoch, self.simplex.tree.base.state
-        refused = refusal(self.signer, self._params, epoch, final, content) if self.member else self.signing
-        made = self.signer.sign_batch(epoch, content) if refused is None else None
+        refused = self._batches.refusal(epoch, content, final) if self.member else self.signing
+        made = self._batches.sign(epoch, content) if refused is None else None
         if made is None:
             return [Note("oracle.not-included", (("why", refused or self.signing),))]
-        signed, records = made
-        durable = Persist(COMMITTEE, (self._kept.keep(signed), *records), vital=False)
+        return self._offer(*made, now_ms)
+
+    def _offer(self, signed: SignedBatch, durable: Persist, now_ms: int) -> list[object]:
         return [durable, *self._run(self.simplex.on_offer(signed, now_ms), now_ms)]
 
     # Time
@@ -311,6 +331,7 @@ class OracleMachine:
         effects = self._run(self.simplex.on_time(now_ms), now_ms)
         effects += self._open_links(now_ms)
         effects += self._syncing.timed_out(now_ms)
+        effects += self._run(self.results.on_time(self._here(), now_ms), now_ms)
         for name in self._deadlines.due(now_ms):
             effects += self._resend(now_ms) if name == "resend" else self._tell(now_ms)
         return effects
@@ -318,21 +339,17 @@ class OracleMachine:
     def _resend(self, now_ms: int) -> list[object]:
         self._deadlines.set("resend", now_ms + self._params.resend_interval_ms)
         effects = [effect for again in self._again() for effect in self.links.send_all(again.message)]
-        statements: tuple[Statement, ...] = ()
-        certified: tuple[Certified, ...] = ()
-        if self.member and self.links.broken():
-            own = self.signer.statements(self.simplex.committee.epoch, self.simplex.tree.final_height)
-            statements = tuple(own)
-            latest = list(self.simplex.tree.certificates(above=self.simplex.tree.final_height))[-1:]
-            certified = tuple(self.simplex.certified(certificate) for certificate in latest)
+        for member, message in self.results.unheard(self._here(), now_ms - self._params.resend_interval_ms):
+            effects += self.links.send(member, message)
+        certified, statements = own_word(self.simplex) if self.member and self.links.broken() else ((), ())
         return effects + self._tell(now_ms, certified, statements)
 
     def _again(self) -> list[ToMembers]:
         """All that a member may have missed."""
         told = [ToMembers(self._closing)] if self._closing is not None and self.simplex.tree.final is None else []
-        if not self.member:
-            return [*told, *(ToMembers(Offer(signed)) for signed in self._kept)]
         asked = [] if self._starting.done else [ToMembers(Recall(self.simplex.committee.epoch))]
+        if not self.member:
+            return [*told, *asked, *(ToMembers(Offer(signed)) for signed in self._kept)]
         return [*told, *resend(self.simplex), *asked]
 
     def _open_links(self, now_ms: int) -> list[object]:
@@ -370,26 +387,16 @@ class OracleMachine:
                 effects += self._run(self.simplex.on_statement(statement, now_ms), now_ms)
         except RemoteProtocolError as error:
             effects.append(_broke_rule(author, error))
-        told: tuple[Evidence, ...] = (
-            *news.conflicting_statements,
-            *news.conflicting_batches,
-            *news.conflicting_frames,
-        )
-        for conflict in told:
+        for conflict in evidence_in(news):
             effects += self._convicted(conflict)
         return effects
 
     # Sync
 
-    def _serve(self, channel: Channel, peer: NodeId) -> list[object]:
-        if len(self._served) >= SERVED_MAX:
-            return [Close(channel)]
-        self._served[channel] = peer
-        return []
-
     def _received_elsewhere(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
-        if self._served.pop(channel, None) is not None and isinstance(message, SyncRequest):
-            return self._give_page(channel, message)
+        if channel in self._syncing.served:
+            self._syncing.served.discard(channel)
+            return self._give_page(channel, message) if isinstance(message, SyncRequest) else [Close(channel)]
         request = self._syncing.answered(channel, now_ms)
         if request is not None and isinstance(message, SyncPage):
             return [Close(channel), *self._page(request, message, now_ms)]
@@ -423,15 +430,15 @@ class OracleMachine:
     def _aim(self, now_ms: int) -> list[object]:
         if self.disk_failed is not None:
             return self.links.aim((), (), now_ms)
-        return self.links.aim(*aims(self.simplex, self.me, self._closing, bool(self._kept)), now_ms)
+        owes = bool(self._kept) or self.results.outbox.owes
+        return self.links.aim(*aims(self.simplex, self.me, self._closing, owes), now_ms)
+
+    def _here(self) -> Here:
+        return here(self._domain, self._params, self.simplex)
 
     def _final(self) -> Certified | None:
         final = self.simplex.tree.final
         return None if final is None else self.simplex.certified(final)
-
-
-def _records(load: Load) -> Mapping[bytes, bytes]:
-    return {**load(storage.STATE), **load(storage.OPEN_BLOCK), **load(storage.OPEN_CERTIFICATE)}
 
 
 def _broke_rule(peer: NodeId, error: RemoteProtocolError) -> Note:

@@ -2,25 +2,31 @@
 
 from collections.abc import Mapping
 
-from protocol.committee.evidence import Evidence, convict, evidence_id
+from protocol.core.codec import pack
 from protocol.core.errors import EvidenceError
 from protocol.core.ids import NodeId
 from protocol.core.signing import Domain
-from protocol.messages.committee import (
-    CertificateKind,
-    Certified,
+from protocol.messages.committee import CertificateKind, Certified, Statement
+from protocol.messages.evidence import (
     CommitteeNews,
     ConflictingBatches,
+    ConflictingCommits,
     ConflictingFrames,
     ConflictingStatements,
-    Statement,
+    ConflictingValues,
+    FalseReveal,
 )
+from protocol.results.evidence import Evidence, convict, evidence_id
 
 EVIDENCE_MAX = 1_024
 """Pieces remembered, so that each is told once, before those of nodes that may be anybody's throwaway keys are not."""
 EVIDENCE_OF_NODE_MAX = 4
 """Pieces told of one node. One is enough, and who signs thousands is not to crowd out the others'."""
 STATEMENTS_TOLD_MAX = 32
+VALUES_BYTES_MAX = 8_000
+"""Two batches that are larger do not fit beside the rest: such evidence is kept, and shown to nobody by gossip."""
+OF_MINERS = (ConflictingFrames, ConflictingCommits, FalseReveal)
+"""What convicts nodes that need be in no list: their keys may be anybody's."""
 INTERVAL_MS = 500
 """Between two messages of one member: the topic's budget is the whole network's."""
 
@@ -59,12 +65,13 @@ class News:
             return None
         identity, told = evidence_id(domain, convicted, conflict), self._of_node.get(convicted, 0)
         oracle = any(convicted in members for members in homes.values())
-        room = oracle or (isinstance(conflict, ConflictingFrames) and len(self._known) < EVIDENCE_MAX)
+        room = oracle or (isinstance(conflict, OF_MINERS) and len(self._known) < EVIDENCE_MAX)
         if identity in self._known or told >= EVIDENCE_OF_NODE_MAX or not room:
             return None
         self._known[identity] = None
         self._of_node[convicted] = told + 1
-        self._conflicts.append(conflict)
+        if not isinstance(conflict, ConflictingValues) or len(pack(conflict)) <= VALUES_BYTES_MAX:
+            self._conflicts.append(conflict)
         return convicted
 
     @property
@@ -88,7 +95,9 @@ class News:
         if now_ms < self._next_ms or not (certified or statements or self._conflicts):
             return None
         self._next_ms = now_ms + INTERVAL_MS
-        told, self._conflicts = self._conflicts[:2], self._conflicts[2:]
+        # Two batches with all they hold leave no room for more.
+        count = 1 if self._conflicts and isinstance(self._conflicts[0], ConflictingValues) else 2
+        told, self._conflicts = self._conflicts[:count], self._conflicts[count:]
         for item in certified[:1]:
             self.heard(item)
         return CommitteeNews(
@@ -99,4 +108,19 @@ class News:
             tuple(item for item in told if isinstance(item, ConflictingStatements)),
             tuple(item for item in told if isinstance(item, ConflictingBatches)),
             tuple(item for item in told if isinstance(item, ConflictingFrames)),
+            tuple(item for item in told if isinstance(item, ConflictingCommits)),
+            tuple(item for item in told if isinstance(item, FalseReveal)),
+            tuple(item for item in told if isinstance(item, ConflictingValues)),
         )
+
+
+def evidence_in(news: CommitteeNews) -> tuple[Evidence, ...]:
+    """All that a message tells, of every kind."""
+    return (
+        *news.conflicting_statements,
+        *news.conflicting_batches,
+        *news.conflicting_frames,
+        *news.conflicting_commits,
+        *news.false_reveals,
+        *news.conflicting_values,
+    )

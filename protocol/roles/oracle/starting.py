@@ -1,12 +1,14 @@
 """Before the first signature: is the signer log whole? The others are asked what they have of this key."""
 
 from protocol.committee.certificates import statement_signer, verify_batch
+from protocol.committee.effects import COMMITTEE
 from protocol.committee.members import Committee
 from protocol.committee.repeats import statements_by
 from protocol.committee.signer import Signer
 from protocol.committee.simplex import Simplex
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NodeId
+from protocol.core.machine import Note, Persist
 from protocol.core.signing import Domain
 from protocol.messages.committee import (
     RECALLED_BATCHES_MAX,
@@ -81,3 +83,12 @@ def recall(simplex: Simplex, final: Certified | None, asker: NodeId) -> Recalled
     return Recalled(
         simplex.committee.epoch, simplex.height, final, tuple(statements), tuple(batches[:RECALLED_BATCHES_MAX])
     )
+
+
+def silence(signer: Signer, epoch: int, reason: str) -> list[object]:
+    """The log is lost: nothing is signed in this epoch, nor in the next. Spec: [SIGNER-LOST.1]"""
+    records = signer.silence(epoch + SILENT_EPOCHS)
+    if not records:
+        return []
+    told = (("why", reason), ("silent_before", signer.silent_before_epoch))
+    return [Persist(COMMITTEE, records, vital=False), Note("oracle.log-lost", told)]

@@ -58,12 +58,21 @@ class Syncing:
         """The last height that came in this round through the missing heights."""
         self._ahead: dict[NodeId, Slot] = {}
         """Where peers say they are, until it has been looked into."""
+        self.served: set[Channel] = set()
+        """Streams on which others ask."""
 
     def next_deadline(self) -> int | None:
         """When the peer asked has had its time, or the next may be asked."""
         if self._asked is not None:
             return self._answer_by_ms
         return self._not_before_ms if self._waiting else None
+
+    def serve(self, channel: Channel) -> list[object]:
+        """A peer opened a stream to ask on."""
+        if len(self.served) >= SERVED_MAX:
+            return [Close(channel)]
+        self.served.add(channel)
+        return []
 
     def claim(self, peer: NodeId, at: Slot) -> None:
         """A peer says, or shows, that it is at a slot."""

@@ -1,13 +1,17 @@
-"""Whether a router takes a session at all, before it waits in the queue."""
+"""Whether a router takes a session at all, before it waits in the queue, and whether it takes an order."""
 
 from protocol.core.ids import NodeId, SessionId
 from protocol.core.params import Params
 from protocol.messages.sessions import OpenSession, SessionOpen, SignedTerm
+from protocol.messages.tasks import SubmitTask
+from protocol.roles.router.state import Session
+from protocol.session.transcript import fits
 
 Refusal = tuple[str, str, int]
 """(terminal code, detail, retry_after_ms)."""
 
 RETRY_AFTER_MS = 1_000
+TOO_LONG = "the answer is too long to be taken over"
 
 
 def find_refusal(
@@ -68,4 +72,24 @@ def find_shortage(params: Params, opening: SessionOpen, of_client: int, of_route
         return ("model_not_found", f"no known miner serves model {opening.model.hex()[:16]}", 0)
     if pool < opening.lanes:
         return ("no_capacity", f"{opening.lanes} lanes need as many miners, and {pool} are known", RETRY_AFTER_MS)
+    return None
+
+
+def find_order_fault(params: Params, session: Session, message: SubmitTask) -> Refusal | None:
+    """Why an order that the client signed is not run, or None."""
+    order, prompt = message.order, message.prompt
+    if order.prompt != prompt.commitment() or order.sampling != prompt.sampling.digest():
+        return ("bad_request", "the order commits to another prompt or sampling", 0)
+    if not 0 < order.max_tokens <= params.tokens_per_task_max:
+        return ("bad_request", f"max_tokens must be from 1 to {params.tokens_per_task_max}", 0)
+    if not any(turn.content for turn in prompt.messages):
+        return ("bad_request", "the prompt is empty", 0)
+    if len(prompt.messages) > params.messages_per_prompt_max:
+        return ("bad_request", f"a prompt has at most {params.messages_per_prompt_max} messages", 0)
+    if sum(len(turn.content.encode()) for turn in prompt.messages) > params.prompt_bytes_max:
+        return ("bad_request", f"a prompt has at most {params.prompt_bytes_max} bytes", 0)
+    if message.resume is not None and not fits(params, message.resume):
+        return ("miner_lost", TOO_LONG, 0)
+    if sum(not task.settled for task in session.tasks.values()) >= params.tasks_pending_per_session_max:
+        return ("queue_full", "too many orders of this session wait", 1_000)
     return None

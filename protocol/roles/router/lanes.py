@@ -15,6 +15,7 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.tasks import CancelTask, Delivery, EndReason, LaneEnded, StartTask, TaskFailed
 from protocol.roles.router.hedging import TaskName
+from protocol.roles.router.relay import BLAMELESS_CODES
 from protocol.roles.router.state import Measured, Session, Task, Withheld
 from protocol.session.transcript import check_ended, expect_segment
 
@@ -82,7 +83,8 @@ class Lanes:
         line, lease = session.withheld.get(lane), session.leases[lane]
         if line is None or line.running is None or line.running.number != message.task:
             return []
-        self.measured(lease.miner).failed(now_ms)
+        if message.code not in BLAMELESS_CODES:
+            self.measured(lease.miner).failed(now_ms)
         return self._next(session, lane, line, now_ms)
 
     def _next(self, session: Session, lane: int, line: Withheld, now_ms: int) -> list[object]:

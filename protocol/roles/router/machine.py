@@ -13,34 +13,38 @@ from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId, Signature
 from protocol.core.machine import (
     Channel,
     ChannelClosed,
+    ChannelNumbers,
     ChannelOpened,
     Close,
     DeadlineReached,
     Note,
+    PeerConnected,
     Received,
     Send,
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, typed_digest, verify
 from protocol.messages.envelope import Envelope
+from protocol.messages.greeting import ClientHello, RouterHello
 from protocol.messages.sessions import (
     Bid,
-    ClientHello,
     CloseSession,
     OpenSession,
     ResumeSession,
-    RouterHello,
     SessionEnded,
     session_id,
 )
 from protocol.messages.tasks import AckMessage, CancelTask, SubmitTask, TaskFailed
 from protocol.roles.router.admission import RETRY_AFTER_MS, find_refusal, find_shortage
 from protocol.roles.router.clients import Clients
+from protocol.roles.router.events import HandIn
+from protocol.roles.router.following import Following
 from protocol.roles.router.hedging import Budget, Hedging, TaskName
 from protocol.roles.router.lanes import Lanes
 from protocol.roles.router.leasing import LeaseName, Leasing
 from protocol.roles.router.miners import Miners
 from protocol.roles.router.pace import Pace
+from protocol.roles.router.patience import Patience
 from protocol.roles.router.relay import Relay
 from protocol.roles.router.rounds import RoundName, Rounds
 from protocol.roles.router.state import Measured, RouterSettings, Session
@@ -78,15 +82,28 @@ class RouterMachine:
         self._lease_deadlines: Deadlines[LeaseName] = Deadlines()
         self._task_deadlines: Deadlines[TaskName] = Deadlines()
         self._session_deadlines: Deadlines[SessionId] = Deadlines()
-        of = self._measurement_of
-        self._rounds = Rounds(settings, domain, params, sign, book, self._round_deadlines, of, Pace(params))
+        of, numbers = self._measurement_of, ChannelNumbers()
+        self._following = following = Following(
+            settings.followed, domain, params, self._sessions, self._clients, numbers
+        )
+        self._rounds = Rounds(settings, domain, params, sign, book, self._round_deadlines, of, Pace(params), following)
         self._leasing = Leasing(
-            settings, domain, params, sign, book, self._lease_deadlines, {}, self._peers, dict(settings.numbers)
+            settings,
+            domain,
+            params,
+            sign,
+            book,
+            self._lease_deadlines,
+            {},
+            self._peers,
+            dict(settings.numbers),
+            numbers,
         )
         self._hedging = Hedging(domain, params, self._task_deadlines, of, self._leasing, Budget(settings.hedge_bp))
-        self._relay = Relay(domain, params, self._task_deadlines, of, self._hedging.arm)
+        patience = Patience(params, self._task_deadlines, of)
+        self._relay = Relay(domain, params, self._task_deadlines, of, self._hedging.arm, patience)
         self._lanes = Lanes(domain, params, self._task_deadlines, of)
-        self._miners = Miners(self._leasing, self._hedging, self._relay, self._lanes, self)
+        self._miners = Miners(self._leasing, self._hedging, self._relay, self._lanes, following, self)
 
     def next_deadline(self) -> int | None:
         """The earliest of rounds, leases, tasks, sessions and the queue."""
@@ -98,6 +115,7 @@ class RouterMachine:
             self._clients.away.next(),
             self._bidders.next(),
             self._leasing.expiring.next(),
+            self._following.next_deadline(),
         )
         return min((at for at in clocks if at is not None), default=None)
 
@@ -106,12 +124,20 @@ class RouterMachine:
         match event:
             case ChannelOpened():
                 return self._opened(event, now_ms)
+            case Received() if self._following.owns(event.channel):
+                return self._following.received(event.channel, event.message, now_ms)
             case Received():
                 return self._received(event, now_ms)
+            case ChannelClosed() if self._following.owns(event.channel):
+                return self._following.closed(event.channel, now_ms)
             case ChannelClosed():
                 return self._closed(event, now_ms)
             case DeadlineReached():
                 return self._expire(now_ms)
+            case PeerConnected():
+                return self._following.met(event.peer, now_ms)
+            case HandIn():
+                return self._following.hand_in(event.submit, now_ms)
         return []
 
     def load(self) -> dict[str, int]:
@@ -124,6 +150,7 @@ class RouterMachine:
             "tasks": sum(len(session.tasks) for session in self._sessions.values()),
             "clients": len(self._clients.channels),
             "clients_away": len(self._clients.away),
+            **self._following.load(),
         }
 
     # Channels
@@ -195,14 +222,17 @@ class RouterMachine:
         match message:
             case ClientHello():
                 models = self._book.models(MODELS_SHOWN_MAX)
-                return [Send(channel, RouterHello(self._settings.node, self._settings.genesis, models))]
+                certified = self._following.certified
+                return [Send(channel, RouterHello(self._settings.node, self._settings.genesis, models, certified))]
             case OpenSession():
                 return self._open_session(channel, message, now_ms)
             case ResumeSession():
-                return self._clients.resume(channel, message)
+                resumed = self._clients.resume(channel, message)
+                session = self._clients.session(channel, message.session)
+                return resumed + (self._following.repeat(session) if session else [])
             case CloseSession():
                 session = self._clients.session(channel, message.session)
-                return self.end(session, "session_closed", "closed by its client", now_ms) if session else []
+                return self._close(session, message.signature, now_ms) if session else []
             case SubmitTask():
                 session = self._clients.session(channel, message.order.session)
                 if session is None or not session.was_ready:
@@ -250,7 +280,11 @@ class RouterMachine:
         self._sessions[id_] = session
         self._clients.admit(channel, session)
         self._session_deadlines.set(id_, session.deadline_ms)
-        return effects + self._pump(now_ms)
+        return effects + self._following.opened(session, now_ms) + self._pump(now_ms)
+
+    def _close(self, session: Session, signature: bytes | None, now_ms: int) -> list[object]:
+        freed = self._following.closed_by_client(session, signature, now_ms) if signature is not None else []
+        return freed + self.end(session, "session_closed", "closed by its client", now_ms)
 
     def _submit(self, session: Session, message: SubmitTask, now_ms: int) -> list[object]:
         last = session.last_task
@@ -359,6 +393,7 @@ class RouterMachine:
         self._rounds_open.pop(session.id, None)
         self._session_deadlines.clear(session.id)
         self._clients.dismiss(session)
+        self._following.ended(session)
         if released:
             self._rounds.slot_released(session, (self._sessions[name] for name in self._rounds_open), now_ms)
         return effects + self._pump(now_ms)
@@ -391,7 +426,7 @@ class RouterMachine:
         for channel in self._bidders.due(now_ms):
             self._peers.pop(channel, None)
             effects.append(Close(channel))
-        return effects + self._leasing.forget_expired(now_ms)
+        return effects + self._leasing.forget_expired(now_ms) + self._following.expire(now_ms)
 
     def _measurement_of(self, miner: NodeId) -> Measured:
         measured = self._measured.get(miner)

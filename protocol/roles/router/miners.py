@@ -9,8 +9,10 @@ from typing import Protocol
 from protocol.core.codec import Message
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.machine import Channel, Close, Note
+from protocol.messages.results import CommittedNews
 from protocol.messages.sessions import LeaseBusy, LeaseGrant, LeaseRelease
 from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
+from protocol.roles.router.following import Following
 from protocol.roles.router.hedging import Hedging
 from protocol.roles.router.lanes import Lanes
 from protocol.roles.router.leasing import Leasing
@@ -43,6 +45,7 @@ class Miners:
     hedging: Hedging
     relay: Relay
     lanes: Lanes
+    following: Following
     machine: Looking
 
     def received(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
@@ -118,11 +121,12 @@ class Miners:
                 if lease is None:
                     self.leasing.forget(channel)
                     return [Close(channel)]
+                briefed = self.following.brief(session, lease)
                 if not hedge:
-                    return self.machine.settle(session, now_ms)
+                    return briefed + self.machine.settle(session, now_ms)
                 task = session.running()
-                left_ms = self.relay.left_ms(session, task, now_ms) if task is not None else 0
-                return self.hedging.granted(session, hedge, lease, left_ms, now_ms)
+                left_ms = self.relay.patience.left_ms(session, task, now_ms) if task is not None else 0
+                return briefed + self.hedging.granted(session, hedge, lease, left_ms, now_ms)
             case LeaseBusy():
                 refused = self.leasing.refused(session, channel, message, now_ms)
                 return [Close(channel), *refused, *self.machine.settle(session, now_ms)]
@@ -130,6 +134,8 @@ class Miners:
 
     def _from_streamed(self, session: Session, message: Message, now_ms: int) -> list[object]:
         match message:
+            case CommittedNews():
+                return self.following.committed(session, message)
             case LeaseRelease() if any(not task.settled for task in session.tasks.values()):
                 return self.lost(session, 0, "the miner ended the lease with work left", now_ms)
             case LeaseRelease():
@@ -149,6 +155,8 @@ class Miners:
 
     def _from_withheld(self, session: Session, lane: int, message: Message, now_ms: int) -> list[object]:
         match message:
+            case CommittedNews():
+                return self.following.committed(session, message)
             case LaneEnded():
                 return self.lanes.ended(session, lane, message, now_ms)
             case TaskFailed():

@@ -27,7 +27,9 @@ from protocol.messages.tasks import (
     SubmitTask,
     TaskFailed,
 )
+from protocol.roles.router.admission import TOO_LONG, find_order_fault
 from protocol.roles.router.hedging import TaskName
+from protocol.roles.router.patience import CANCEL_TIMEOUT_MS, Patience
 from protocol.roles.router.state import Lease, Measured, Session, Task
 from protocol.session.lifecycle import TERMINAL_CODES, TaskFact, TaskState
 from protocol.session.transcript import (
@@ -38,19 +40,16 @@ from protocol.session.transcript import (
     continuation_bytes_max,
     expect_segment,
     fits,
+    segment_id,
 )
 
-CANCEL_TIMEOUT_MS = 3_000
-"""A miner ends a cancelled task within this; less than the client's own patience, so that it learns why."""
 RETRY_AFTER_MS_MAX = 60_000
 
-BLAMELESS_CODES = frozenset(("bad_request", "deadline_exceeded"))
+BLAMELESS_CODES = frozenset(("bad_request", "deadline_exceeded", "unreserved"))
 """A miner may end a task with these at any time; with most others it failed, and the next takes over."""
 FAILURES_MAX = 4
 """When miners say so often in a row that they failed at an order, with no token in between, it is to blame itself."""
-STALL_FACTOR = 10
 REPORTED_KEPT = 4
-TOO_LONG = "the answer is too long to be taken over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class Relay:
     measured: Callable[[NodeId], Measured]
     arm: Callable[[Session, Task, Lease, int], None]
     """Starts the clock for a second start."""
+    patience: Patience
 
     def submit(self, session: Session, message: SubmitTask, now_ms: int) -> list[object]:
         """Take an order, start it or put it in line. Raises RemoteProtocolError for what the client may not send."""
@@ -81,7 +81,7 @@ class Relay:
         if message.resume is not None:
             check_resume(self.domain, order, 0, message.resume)
             task.adopt(message.resume)
-        refusal = self._refusal(session, message)
+        refusal = find_order_fault(self.params, session, message)
         if refusal is not None:
             task.life.take(TaskFact.FAILED)
             return self._failed(session, order.task, *refusal)
@@ -91,24 +91,6 @@ class Relay:
         timeout_ms = min(message.timeout_ms, self.params.task_deadline_ms_max)
         self.deadlines.set(("task", session.id, order.task), now_ms + timeout_ms)
         return self.advance(session, now_ms)
-
-    def _refusal(self, session: Session, message: SubmitTask) -> tuple[str, str, int] | None:
-        order, prompt = message.order, message.prompt
-        if order.prompt != prompt.commitment() or order.sampling != prompt.sampling.digest():
-            return ("bad_request", "the order commits to another prompt or sampling", 0)
-        if not 0 < order.max_tokens <= self.params.tokens_per_task_max:
-            return ("bad_request", f"max_tokens must be from 1 to {self.params.tokens_per_task_max}", 0)
-        if not any(turn.content for turn in prompt.messages):
-            return ("bad_request", "the prompt is empty", 0)
-        if len(prompt.messages) > self.params.messages_per_prompt_max:
-            return ("bad_request", f"a prompt has at most {self.params.messages_per_prompt_max} messages", 0)
-        if sum(len(turn.content.encode()) for turn in prompt.messages) > self.params.prompt_bytes_max:
-            return ("bad_request", f"a prompt has at most {self.params.prompt_bytes_max} bytes", 0)
-        if message.resume is not None and not fits(self.params, message.resume):
-            return ("miner_lost", TOO_LONG, 0)
-        if sum(not task.settled for task in session.tasks.values()) >= self.params.tasks_pending_per_session_max:
-            return ("queue_full", "too many orders of this session wait", 1_000)
-        return None
 
     def advance(self, session: Session, now_ms: int) -> list[object]:
         """Hand the miner what another one began, or the next order in line, if it is free."""
@@ -142,7 +124,7 @@ class Relay:
         task.acked = task.index
         task.fruitless += 1
         if not task.direct:
-            self._await_first(session, task, lease, now_ms)
+            self.patience.await_first(session, task, lease, now_ms)
             self.arm(session, task, lease, now_ms)
         start = StartTask(
             assignment=assigned.assignment,
@@ -151,7 +133,7 @@ class Relay:
             signature=task.submit.signature,
             prompt=task.submit.prompt,
             lane=0,
-            timeout_ms=self.left_ms(session, task, now_ms),
+            timeout_ms=self.patience.left_ms(session, task, now_ms),
             delivery=Delivery.DIRECT if task.direct else Delivery.RELAYED,
             resume=resume,
         )
@@ -188,7 +170,7 @@ class Relay:
         task.acked, chain = task.verifier.index, task.verifier.chain
         # How fast frames come again says nothing of how fast they were made.
         task.awaited_ms = task.started_ms = task.first_ms = now_ms
-        self._await_first(session, task, lease, now_ms)
+        self.patience.await_first(session, task, lease, now_ms)
         return [Send(lease.channel, RelayTask(session.id, task.number, task.acked, chain), key=session.id)]
 
     def ended(self, session: Session, message: LaneEnded, now_ms: int) -> list[object]:
@@ -210,32 +192,8 @@ class Relay:
     def await_first(self, session: Session, task: Task, now_ms: int) -> list[object]:
         """The miner of a second start goes on alone."""
         assert session.lease is not None
-        self._await_first(session, task, session.lease, now_ms)
+        self.patience.await_first(session, task, session.lease, now_ms)
         return []
-
-    def _await_first(self, session: Session, task: Task, lease: Lease, now_ms: int) -> None:
-        """Start the clock for a first frame, or the end of what was cancelled."""
-        limit_ms = CANCEL_TIMEOUT_MS if task.cancelled else self._begin_patience_ms(task, lease)
-        self.deadlines.set(("frame", session.id, task.number), now_ms + limit_ms)
-
-    def _begin_patience_ms(self, task: Task, lease: Lease) -> int:
-        """How long a miner may take to its first frame: ten times what it lately took, more for a longer prompt, and
-        twice as long for each that was given up before it without a token. Spec: [FAILOVER-STALL.1]
-        """
-        seen, longest_ms = self.measured(lease.miner), self.params.first_frame_timeout_ms
-        if not seen.begin_ms:
-            return longest_ms
-        taken_ms = STALL_FACTOR * seen.begin_ms * max(seen.begin_size, task.size) // seen.begin_size
-        return min(max(taken_ms, self.params.stall_ms_min) << min(task.fruitless - 1, 16), longest_ms)
-
-    def _gap_patience_ms(self, lease: Lease) -> int:
-        """How long a miner may be silent between frames: ten times what it lately was. Spec: [FAILOVER-STALL.1]"""
-        seen, longest_ms = self.measured(lease.miner), self.params.frame_gap_timeout_ms
-        return min(max(STALL_FACTOR * seen.gap_ms, self.params.stall_ms_min), longest_ms) if seen.gap_ms else longest_ms
-
-    def left_ms(self, session: Session, task: Task, now_ms: int) -> int:
-        at = self.deadlines.at(("task", session.id, task.number))
-        return max(1, (at if at is not None else now_ms) - now_ms)
 
     def head(self, session: Session, message: SegmentStart, now_ms: int) -> list[object]:
         """A segment's head from the miner. Raises RemoteProtocolError if it does not hold."""
@@ -254,7 +212,7 @@ class Relay:
         if task.direct and session.lease is not None:
             # The miner found no stream of the client's.
             task.direct = False
-            self._await_first(session, task, session.lease, now_ms)
+            self.patience.await_first(session, task, session.lease, now_ms)
         return session.tell(message)
 
     def frame(self, session: Session, message: FrameMessage, now_ms: int) -> list[object]:
@@ -269,46 +227,16 @@ class Relay:
         task.verifier.take(message)
         task.life.take(_fact_of(message))
         effects = session.tell(message)
-        self._observe(session, task, message, now_ms)
+        self.patience.observe(session, task, message, now_ms)
         self.deadlines.clear(("hedge", session.id, task.number))
         if message.ids:
             task.keep(message, continuation_bytes_max(self.params))
             task.fruitless = task.failures = session.starved = 0
         if message.end is None:
-            self._await_frame(session, task, now_ms)
+            self.patience.await_frame(session, task, now_ms)
             return effects
         self._drop(session, task)
         return effects + self.advance(session, now_ms)
-
-    def _observe(self, session: Session, task: Task, message: FrameMessage, now_ms: int) -> None:
-        """Learn the miner's pace from a frame that just came."""
-        assert session.lease is not None
-        seen = self.measured(session.lease.miner)
-        if task.first_ms is None:
-            task.first_ms = now_ms
-            seen.began(now_ms - task.started_ms, task.size)
-        else:
-            seen.paused(now_ms - task.awaited_ms)
-        task.awaited_ms = now_ms
-        if message.end is not None and message.end.reason is not EndReason.CANCELLED:
-            if task.submit.direct and task.first_ms == task.started_ms:
-                seen.reported()
-                return
-            tokens = task.index - task.heads[-1].start_index
-            seen.succeeded(tokens, task.first_ms - task.started_ms, now_ms - task.first_ms)
-
-    def _await_frame(self, session: Session, task: Task, now_ms: int) -> None:
-        """Start the clock for the next frame, unless it is the client's ack that is missing."""
-        name = ("frame", session.id, task.number)
-        if task.cancelled or session.lease is None:
-            return
-        if self._waits_for_ack(task):
-            self.deadlines.clear(name)
-        else:
-            self.deadlines.set(name, now_ms + self._gap_patience_ms(session.lease))
-
-    def _waits_for_ack(self, task: Task) -> bool:
-        return task.index - task.acked >= self.params.unacked_tokens_max
 
     def another_may_do_better(self, session: Session, message: TaskFailed) -> bool:
         """Count a failure that a miner reports, and tell whether the next shall take over. Spec: [FAILOVER-NEXT.1]"""
@@ -319,7 +247,7 @@ class Relay:
         if message.code == "cancelled":
             return not task.cancelled
         if message.code == "ack_timeout":
-            return not task.direct and not self._waits_for_ack(task)
+            return not task.direct and not self.patience.waits_for_ack(task)
         if message.code == "prompt_too_long":
             # Miners' contexts differ: where one had begun, the next may be too small.
             return bool(task.heads)
@@ -347,21 +275,30 @@ class Relay:
         if lease is None:
             return []
         verify(typed_digest(self.domain, ack), message.signature, session.opening.client, "the ack")
-        if ack.generation not in session.generations:
-            raise RemoteProtocolError("the ack is for a generation that never was")
-        if ack.generation != lease.generation:
-            # On its way while another miner took over.
-            return []
         task = session.tasks.get(ack.task)
+        if ack.generation != lease.generation:
+            return self._ack_earlier(session, lease, task, message)
         session.acked(ack.task, ack.index)
         if task is not None and task.acked < ack.index <= task.index:
-            held = self._waits_for_ack(task)
+            held = self.patience.waits_for_ack(task)
             task.acked = ack.index
             if held:
                 # It was the client that was waited for so far.
                 task.awaited_ms = now_ms
-                self._await_frame(session, task, now_ms)
+                self.patience.await_frame(session, task, now_ms)
         return [Send(lease.channel, message, key=session.id)]
+
+    def _ack_earlier(self, session: Session, lease: Lease, task: Task | None, message: AckMessage) -> list[object]:
+        """An ack of a miner that was lost: whoever ends the lane hands it in. Spec: [ACK-EARLIER.1]"""
+        ack = message.ack
+        heads = [] if task is None or task.generation != lease.generation else task.segments()
+        segments = [segment_id(self.domain, head) for head in heads if head.generation == ack.generation]
+        if (ack.session, ack.lane) == (session.id, 0) and ack.segment in segments:
+            return [Send(lease.channel, message, key=session.id)]
+        if not segments and ack.generation not in session.generations:
+            raise RemoteProtocolError("the ack is for a generation that never was")
+        # On its way while another miner took over.
+        return []
 
     def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
         """The client wants no more of a task."""

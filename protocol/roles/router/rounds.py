@@ -23,11 +23,13 @@ from protocol.messages.sessions import (
     CountersignedBid,
     Measurement,
 )
+from protocol.roles.router.following import Following
 from protocol.roles.router.pace import Pace
 from protocol.roles.router.state import Measured, Round, RouterSettings, Session
 from protocol.session.adverts import AdvertBook
 from protocol.session.auction import compute_ranking, find_arrival_fault, find_fault, terms_of
 from protocol.session.lifecycle import SessionFact, SessionState
+from protocol.session.lottery import DRAW_RANGE, threshold
 
 RoundName = tuple[str, SessionId]
 """("bids" | "retry", session): a round's window, and the next round."""
@@ -36,6 +38,8 @@ RETRY_MS_MIN = 100
 RETRY_MS_MAX = 2_000
 WIDENING_MAX = 16
 WINDOW_DOUBLINGS_MAX = 3
+POOL_WAIT_MS = 100
+"""While it is not known who may bid nobody is asked to; the session's deadline bounds that."""
 WAKE_MS = 20
 """A released slot is announced this much later: its miner hears of the release first."""
 
@@ -52,10 +56,13 @@ class Rounds:
     deadlines: Deadlines[RoundName]
     measured: Callable[[NodeId], Measured]
     pace: Pace
+    following: Following
 
     def announce(self, session: Session, now_ms: int) -> list[object]:
         """Start a round, now or when it is the session's turn to announce. Spec: [ANNOUNCE-PACE.1] [ROUND-WINDOW.1]"""
         opening, ready_ms = session.opening, self.pace.ready_ms(now_ms)
+        if not self.following.knows_pool:
+            ready_ms = max(ready_ms, now_ms + POOL_WAIT_MS)
         if ready_ms > now_ms:
             self.deadlines.set(("retry", session.id), ready_ms)
             return []
@@ -80,14 +87,17 @@ class Rounds:
         return [Publish("sessions", session.round.announced)]
 
     def pool(self, session: Session) -> int:
-        """Miners of the session's model that the router knows."""
-        return self.book.pool(ModelDigest(session.opening.model))
+        """Miners of the session's model that the router knows, and that may bid."""
+        model = ModelDigest(session.opening.model)
+        return self.following.pool(model, self.book.pool(model))
 
     def take_bid(self, session: Session, peer: NodeId, envelope: Envelope, now_ms: int) -> Envelope:
-        """A miner's bid: the receipt for it. Raises RemoteProtocolError if it is of no use."""
+        """A miner's bid: the receipt for it. Raises RemoteProtocolError if it is of no use. Spec: [POOL-GATE.1]"""
         bid, signer = unseal(self.domain, envelope, Bid)
         if signer != bid.miner or peer != bid.miner:
             raise RemoteProtocolError("a bid is signed and brought by its miner")
+        if not self.following.may_bid(signer, session.opening.model):
+            raise RemoteProtocolError("the bid is of a miner that is not available for the model")
         current = session.round
         if current is None or session.life.state is not SessionState.BIDDING:
             raise RemoteProtocolError("bids are closed")
@@ -162,7 +172,8 @@ class Rounds:
         for session in waiting:
             retry_ms = self.deadlines.at(("retry", session.id))
             bidding = session.life.state is SessionState.BIDDING
-            fruitless = bidding and session.round is not None and not session.round.bids
+            # In a large pool the lottery hardly drew the miner that is free now: a round that just began goes on.
+            fruitless = bidding and session.round is not None and not session.round.bids and self._all_bid(session)
             if session.opening.model != by.opening.model or not (fruitless or retry_ms is not None):
                 continue
             if retry_ms is not None and retry_ms <= now_ms + WAKE_MS:
@@ -171,6 +182,9 @@ class Rounds:
                 self.close(session, now_ms)
             self.retry_soon(session, now_ms)
             return
+
+    def _all_bid(self, session: Session) -> bool:
+        return threshold(self.params, self.pool(session), session.widening) == DRAW_RANGE
 
     def abandon(self, session: Session) -> None:
         """The session is over."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from protocol.core.codec import Message
+from protocol.core.genesis import Genesis
 from protocol.core.ids import Generation, NodeId, SessionId, Signature
 from protocol.core.machine import Channel, Send
 from protocol.messages.envelope import Envelope
@@ -55,6 +56,8 @@ class RouterSettings:
     """The genesis file's text, shown to clients."""
     numbers: Mapping[SessionId, int] = field(default_factory=dict)
     """The highest assignment number signed for each session that has not expired, from the store."""
+    followed: Genesis | None = None
+    """The network, where it has a committee: its node pool says who may bid. None: everybody may."""
     hedge_bp: int = 500
     """Share of orders that may be started at a second miner when the first is late; 0: none."""
     rounds_max: int = 64
@@ -138,13 +141,17 @@ class Task:
             self.ids.clear()
             self.texts.clear()
 
+    def segments(self) -> list[SegmentHead]:
+        """The heads of the segments that hold tokens: one that brought none leaves no trace in the chain."""
+        heads = {head.start_index: head for head in self.heads if head.start_index < self.index}
+        return [heads[start] for start in sorted(heads)]
+
     def continuation(self) -> Continuation | None:
         """What the next miner needs to go on; None while nothing was signed."""
         if not self.ids:
             return None
-        # A segment that brought no token leaves no trace in the chain.
-        heads = {head.start_index: head for head in self.heads if head.start_index < len(self.ids)}
-        return Continuation(tuple(heads[start] for start in sorted(heads)), tuple(self.ids), tuple(self.texts))
+        heads = [head for head in self.segments() if head.start_index < len(self.ids)]
+        return Continuation(tuple(heads), tuple(self.ids), tuple(self.texts))
 
 
 @dataclass(slots=True)
@@ -254,6 +261,8 @@ class Session:
     kept: deque[Message] = field(default_factory=deque)
     """The latest of them: those after the last frame that the client acknowledged."""
     kept_bytes: int = 0
+    reserved: bool = True
+    """Whether the ledger holds what it may cost; where it does not yet, miners may wait for that."""
 
     @property
     def was_ready(self) -> bool:

@@ -23,7 +23,8 @@ from p2pnode.transport.seam import Stream, StreamClosed
 from protocol.core.codec import Message, decode, encode
 from protocol.core.ids import NodeId
 from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Received, Sent
-from protocol.messages.sessions import ClientHello, CloseSession, RouterHello
+from protocol.messages.greeting import ClientHello, RouterHello
+from protocol.messages.sessions import CloseSession
 from tests.unit.protocol.keys import key
 
 ALICE, BOB, CAROL = key(1).node, key(2).node, key(3).node

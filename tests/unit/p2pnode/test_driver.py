@@ -37,7 +37,8 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.adverts import Advert
 from protocol.messages.envelope import seal
-from protocol.messages.sessions import CloseSession, RouterHello
+from protocol.messages.greeting import RouterHello
+from protocol.messages.sessions import CloseSession
 from tests.unit.protocol.keys import key
 
 GENESIS = Genesis("driver")

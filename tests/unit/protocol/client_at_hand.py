@@ -5,10 +5,9 @@ from typing import Any
 from protocol.core.codec import Message
 from protocol.core.machine import Channel, Open
 from protocol.core.signing import typed_digest, verify
+from protocol.messages.greeting import ClientHello, RouterHello
 from protocol.messages.sessions import (
-    ClientHello,
     OpenSession,
-    RouterHello,
     SessionOpen,
     session_id,
 )

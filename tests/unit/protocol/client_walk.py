@@ -10,9 +10,9 @@ from protocol.core.machine import (
     ChannelClosed,
     Send,
 )
+from protocol.messages.greeting import RouterHello
 from protocol.messages.sessions import (
     OpenSession,
-    RouterHello,
     SessionEnded,
     SessionOpen,
     SessionResumed,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from p2pnode.sim.counter import CounterLedger, CounterState
 from p2pnode.sim.crypto import Key, KeyedHashes
 from protocol.committee.certificates import batch_digest
-from protocol.committee.counter import CounterLedger, CounterState
 from protocol.committee.cut import Cut
 from protocol.committee.effects import Closed, Convicted, LogLost, Settled, ToMembers
 from protocol.committee.epochs import Epochs

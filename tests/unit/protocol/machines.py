@@ -51,7 +51,8 @@ PARAMS = replace(
     bids_good=2,
     first_frame_timeout_ms=30_000,
 ).validate()
-GENESIS = Genesis("hand", params=PARAMS)
+ORACLES = [key(40 + number) for number in range(4)]
+GENESIS = Genesis("hand", params=PARAMS, committee=tuple(oracle.node for oracle in ORACLES))
 DOMAIN = GENESIS.domain()
 CLIENT, ROUTER, MALLORY = key(1), key(2), key(3)
 MINERS = [key(10 + number) for number in range(6)]

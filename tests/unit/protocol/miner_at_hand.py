@@ -35,7 +35,9 @@ from protocol.session.transcript import LaneVerifier, expect_segment, make_ack
 from tests.unit.protocol.machines import (
     CLIENT,
     DOMAIN,
+    GENERATION,
     MINER,
+    MINERS,
     MODEL,
     OFFER,
     PARAMS,
@@ -105,7 +107,9 @@ class Run:
         self.channel, self.generation = leased or mine.lease(opening)
         self.order = order_of(opening, task, **order)
         self.name = (bytes(id_of(opening)), task, 0)
-        assignment = assignment_of(opening, generations=(self.generation,))
+        others = opening.lanes - 1
+        miners = (MINER.node, *(MINERS[1].node,) * others)
+        assignment = assignment_of(opening, miners=miners, generations=(self.generation, *(GENERATION,) * others))
         self.begun = mine.receive(self.channel, start_of(assignment, self.order, resume=resume))
         expected = expect_segment(DOMAIN, self.order, 0, self.generation, MINER.node, MODEL)
         self.verifier = LaneVerifier(DOMAIN, expected)

@@ -15,10 +15,10 @@ from protocol.core.machine import (
 )
 from protocol.core.signing import typed_digest
 from protocol.messages.envelope import Envelope, envelope_digest, seal
+from protocol.messages.greeting import ClientHello
 from protocol.messages.sessions import (
     Announcement,
     Bid,
-    ClientHello,
     LeaseGrant,
     LeaseRelease,
     LeaseRequest,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from protocol.committee.counter import CounterLedger
+from p2pnode.sim.counter import CounterLedger
 from protocol.committee.signer import PREFIXES, Signer
 from protocol.core.codec import Message
 from protocol.core.ids import NodeId
@@ -25,9 +25,11 @@ from protocol.core.machine import (
     SendAll,
 )
 from protocol.core.params import Params
-from protocol.messages.committee import CommitteeNews, Propose, Recalled, State, Statement, StatementKind, SyncRequest
+from protocol.messages.committee import Propose, Recalled, State, Statement, StatementKind, SyncRequest
 from protocol.messages.envelope import Envelope, seal, unseal
-from protocol.roles.oracle.machine import OracleMachine, OracleSettings
+from protocol.messages.evidence import CommitteeNews
+from protocol.roles.oracle.machine import OracleMachine
+from protocol.roles.oracle.settings import OracleSettings
 from tests.unit.protocol.committee_at_hand import DOMAIN, KEYS, ME, PARAMS, SIZE, START_MS, members_of, others, store
 
 ALL = others(3)

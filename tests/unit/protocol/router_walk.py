@@ -12,8 +12,8 @@ from protocol.core.machine import (
     ChannelOpened,
     Send,
 )
+from protocol.messages.greeting import ClientHello
 from protocol.messages.sessions import (
-    ClientHello,
     CloseSession,
     LeaseBusy,
     LeaseGrant,

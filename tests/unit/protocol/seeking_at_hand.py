@@ -8,10 +8,10 @@ from protocol.core.ids import ZERO_DIGEST, NodeId
 from protocol.core.machine import Channel, ChannelClosed, Open
 from protocol.core.signing import typed_digest, verify
 from protocol.messages.envelope import envelope_digest
+from protocol.messages.greeting import RouterHello
 from protocol.messages.sessions import (
     BidSet,
     OpenSession,
-    RouterHello,
     RouterTerm,
     SessionEnded,
     SessionOpen,

@@ -12,7 +12,8 @@ from protocol.core.codec import Message, decode, encode, fields_of, message, pac
 from protocol.core.errors import DecodeError, LocalProtocolError
 from protocol.messages.adverts import Advert, ModelManifest, ModelOffer
 from protocol.messages.envelope import Envelope
-from protocol.messages.sessions import ClientHello, LeaseRelease
+from protocol.messages.greeting import ClientHello
+from protocol.messages.sessions import LeaseRelease
 from protocol.messages.tasks import AckMessage, CancelTask, EndRecord, FrameMessage
 from tests.unit.protocol.strategies import build, every_message
 

@@ -21,11 +21,6 @@ from protocol.messages.committee import (
     Certificate,
     CertificateKind,
     Certified,
-    Closing,
-    CommitteeNews,
-    ConflictingBatches,
-    ConflictingFrames,
-    ConflictingStatements,
     Finalize,
     Header,
     MemberSignature,
@@ -35,7 +30,6 @@ from protocol.messages.committee import (
     Propose,
     Recalled,
     SignedBatch,
-    SignedFrame,
     State,
     Statement,
     StatementKind,
@@ -44,6 +38,14 @@ from protocol.messages.committee import (
     statement_digest,
 )
 from protocol.messages.envelope import seal
+from protocol.messages.evidence import (
+    Closing,
+    CommitteeNews,
+    ConflictingBatches,
+    ConflictingFrames,
+    ConflictingStatements,
+    SignedFrame,
+)
 from protocol.messages.tasks import EndReason, EndRecord, Frame, SegmentHead
 from tests.unit.protocol.keys import key
 from tests.unit.protocol.strategies import build

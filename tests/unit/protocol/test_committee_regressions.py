@@ -5,7 +5,8 @@ from dataclasses import replace
 from protocol.committee.tree import Base, Tree
 from protocol.core.ids import Digest
 from protocol.core.machine import Close, DeadlineReached
-from protocol.messages.committee import Certified, CommitteeNews, ConflictingStatements
+from protocol.messages.committee import Certified
+from protocol.messages.evidence import CommitteeNews, ConflictingStatements
 from protocol.roles.oracle import Include
 from protocol.roles.oracle.syncing import ANSWER_TIMEOUT_DELTAS, DOUBLINGS_MAX
 from tests.unit.protocol.committee_at_hand import (

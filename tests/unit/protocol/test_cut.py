@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from p2pnode.sim.counter import CounterState
 from protocol.committee.certificates import batch_digest
-from protocol.committee.counter import CounterState
 from protocol.committee.cut import BATCH_BYTES, content_bytes_max, omitted, open_cut, pack_cut, share_bytes
 from protocol.committee.payload import InvalidBody
 from protocol.core.codec import pack

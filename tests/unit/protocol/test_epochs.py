@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from p2pnode.sim.counter import CounterLedger
 from protocol.committee.certificates import CommitteeError
-from protocol.committee.counter import CounterLedger
 from protocol.committee.effects import Closed
 from protocol.committee.election import committee_root
 from protocol.committee.epochs import Epochs

@@ -16,17 +16,13 @@ from protocol.core.codec import pack, unpack
 from protocol.core.errors import DecodeError, EvidenceError
 from protocol.core.ids import ZERO_DIGEST, Digest, NetworkId, NodeId
 from protocol.core.signing import Domain, typed_digest
-from protocol.messages.committee import (
-    NO_HEADER,
-    Batch,
+from protocol.messages.committee import NO_HEADER, Batch, Statement, StatementKind, statement_digest
+from protocol.messages.evidence import (
     Closing,
     ConflictingBatches,
     ConflictingFrames,
     ConflictingStatements,
     SignedFrame,
-    Statement,
-    StatementKind,
-    statement_digest,
 )
 from protocol.messages.tasks import EndReason, EndRecord, Frame, FrameMessage, SegmentHead
 from protocol.session.transcript import SegmentWriter

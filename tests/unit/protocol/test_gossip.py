@@ -12,8 +12,9 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.gossip import TOPICS, Decision, check
 from protocol.messages.adverts import Advert
-from protocol.messages.committee import CommitteeNews
 from protocol.messages.envelope import Envelope, seal
+from protocol.messages.evidence import CommitteeNews
+from protocol.messages.results import Commit, Commits, SignedCommit
 from protocol.messages.sessions import Announcement
 from protocol.messages.tasks import CancelTask
 from tests.unit.protocol.keys import key
@@ -24,10 +25,12 @@ PARAMS = Params()
 ALICE, BOB = key(1), key(2)
 ADVERT = Advert(ALICE.node, 1, ("router",), (), (), "")
 ANNOUNCEMENT = Announcement(bytes(32), ALICE.node, (), bytes(32), 1, 0, 0, 0, 1)
+COMMIT = SignedCommit(Commit(bytes(32), 1, 0, bytes(24), ALICE.node, bytes(32)), bytes(65))
 GOOD: dict[str, Message] = {
     "nodes": ADVERT,
     "sessions": ANNOUNCEMENT,
     "committee": CommitteeNews(ALICE.node, 1),
+    "results": Commits(ALICE.node, 1, (COMMIT,)),
 }
 
 topics = st.sampled_from(sorted(TOPICS))

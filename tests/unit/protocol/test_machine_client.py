@@ -12,12 +12,11 @@ from protocol.core.machine import ChannelClosed, Close, Open
 from protocol.core.params import Params
 from protocol.core.signing import typed_digest
 from protocol.messages.envelope import envelope_digest
+from protocol.messages.greeting import ClientHello, RouterHello
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
     BidSet,
-    ClientHello,
     CloseSession,
-    RouterHello,
     SessionEnded,
     SessionOpen,
     SessionReady,

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from protocol.core.genesis import Genesis
 from protocol.core.machine import Close, Open
 from protocol.core.params import Params
-from protocol.messages.sessions import ClientHello, CloseSession, OpenSession, ResumeSession, SessionResumed
+from protocol.messages.greeting import ClientHello
+from protocol.messages.sessions import (
+    CloseSession,
+    OpenSession,
+    ResumeSession,
+    SessionResumed,
+)
 from protocol.messages.tasks import AckMessage, CancelTask, SubmitTask, TaskFailed
 from protocol.roles.client import (
     CancelAsk,

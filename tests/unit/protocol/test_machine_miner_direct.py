@@ -10,7 +10,7 @@ from protocol.core.codec import Message
 from protocol.core.ids import Generation
 from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Close, Send
 from protocol.core.signing import typed_digest
-from protocol.messages.sessions import ClientHello
+from protocol.messages.greeting import ClientHello
 from protocol.messages.tasks import (
     AckMessage,
     AttachDirect,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from protocol.core.codec import Message
 from protocol.core.ids import ZERO_DIGEST
 from protocol.core.machine import Close, Sent
-from protocol.messages.sessions import ClientHello
+from protocol.messages.greeting import ClientHello
 from protocol.messages.tasks import (
     Delivery,
     DirectReady,

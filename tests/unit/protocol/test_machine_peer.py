@@ -23,7 +23,7 @@ from protocol.core.machine import (
 )
 from protocol.messages.adverts import PROBE_ADVERTS_MAX, Advert, ProbeRequest, ProbeResponse
 from protocol.messages.envelope import Envelope, seal, unseal
-from protocol.messages.sessions import ClientHello
+from protocol.messages.greeting import ClientHello
 from protocol.roles.peer import PROBE_AGAIN_MS, PROBE_TIMEOUT_MS, PROBES_MAX, SETTLE_MS, PeerMachine, PeerSettings
 from protocol.session.adverts import AdvertBook
 from tests.unit.protocol.keys import Key, key
@@ -119,6 +119,63 @@ def test_two_who_meet_tell_each_other_all_they_know() -> None:
     assert len(seen) == len(CROWD) - 3
     assert not asker.machine._asked
     assert not asked.machine._asking
+
+
+def walk(asker: Peer, asked: Peer) -> int:
+    """Let one ask the other to the end; returns the pages that came."""
+    channel, request = asker.met(asked.me.node)
+    for pages in range(1, 100):
+        effects = asker.receive(channel, asked.answer(request, asker.me.node))
+        if not of(effects, Open):
+            return pages
+        channel, request = asker.probe(effects)
+    raise AssertionError("it never ends")
+
+
+def test_who_knows_everything_already_asks_for_one_page() -> None:
+    asker, asked = Peer(MINERS[0], CROWD), Peer(MINERS[1], CROWD)
+    asker.book.add(*advert_of(asked.me), NOW_MS)
+    assert walk(asker, asked) <= 2, "two where the page is the last, and empty"
+
+
+def test_who_knows_many_looks_for_more_once_an_advert_interval_and_tells_everybody_its_own() -> None:
+    asker = Peer(MINERS[0], CROWD)
+    first, second, third = (Peer(MINERS[number], CROWD) for number in (1, 2, 3))
+    walk(asker, first)
+    for asked in (second, third):
+        _, request = asker.met(asked.me.node)
+        assert asked.answer(request, asker.me.node).adverts == ()
+        assert asked.book.get(asker.me.node) is not None
+    asker.wait(PARAMS.advert_interval_ms)
+    _, request = asker.met(first.me.node)
+    assert first.answer(request, asker.me.node).adverts
+
+
+def test_who_knows_many_begins_anywhere_and_goes_once_round() -> None:
+    begun = set()
+    for now in range(10):
+        asker, asked = Peer(MINERS[0], CROWD[:70]), Peer(MINERS[1], CROWD[70:])
+        asker.now_ms += now
+        channel, request = asker.met(asked.me.node)
+        begun.add(request.after)
+        effects = asker.receive(channel, asked.answer(request, asker.me.node))
+        while of(effects, Open):
+            channel, request = asker.probe(effects)
+            effects = asker.receive(channel, asked.answer(request, asker.me.node))
+        assert {one.node for one in CROWD} <= set(asker.book._known)
+        assert not asker.machine._asked
+    assert len(begun) == 10
+    assert b"" not in begun
+
+
+def test_a_page_without_news_ends_the_walk() -> None:
+    asker, asked = Peer(MINERS[0], CROWD[: PROBE_ADVERTS_MAX - 1]), Peer(MINERS[1], CROWD)
+    channel, request = asker.met(asked.me.node)
+    assert request.after == b"", "who knows few begins at the beginning"
+    assert of(asker.receive(channel, page_of(CROWD[:PROBE_ADVERTS_MAX])), Open), "one of them was new"
+    asker = Peer(MINERS[0], CROWD[: PROBE_ADVERTS_MAX - 1])
+    channel, _ = asker.met(asked.me.node)
+    assert of(asker.receive(channel, page_of(CROWD[: PROBE_ADVERTS_MAX - 1])), Open) == []
 
 
 def test_a_peer_is_asked_once_a_while() -> None:

@@ -9,22 +9,19 @@ from protocol.core.ids import NodeId
 from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Close, Note, Open, Persist, Publish, Send
 from protocol.core.signing import typed_digest, verify
 from protocol.messages.envelope import Envelope, unseal
+from protocol.messages.greeting import ClientHello, RouterHello
 from protocol.messages.sessions import (
     Announcement,
     BidReceipt,
-    ClientHello,
     CloseSession,
     LeaseBusy,
     LeaseGrant,
     LeaseRelease,
-    RouterHello,
     SessionEnded,
     SessionOpen,
     SessionReady,
 )
-from protocol.messages.tasks import (
-    StartTask,
-)
+from protocol.messages.tasks import StartTask
 from protocol.roles.router import RouterSettings
 from protocol.roles.router.rounds import WAKE_MS
 from protocol.session.auction import verify_bid_set

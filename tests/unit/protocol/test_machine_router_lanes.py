@@ -299,7 +299,9 @@ def test_all_other_lanes_are_asked_before_any_standby_and_once_each_a_round() ->
     while cast.asked():
         others.append(cast.asked()[0].miner)
         cast.busy()
-    assert len(others) == 1
+    # The miner that was lost may have bid again before the round closed; then it is asked last.
+    assert others[0] == standby.miner
+    assert len(set(others)) == len(others) <= 2
     assert not set(others) & set(helpers), "each of them once a round"
     cast.wait(2 * RETRY_MS_MIN)
     cast.bid()

@@ -10,7 +10,7 @@ from protocol.core.signing import typed_digest
 from protocol.messages.tasks import FrameMessage, StartTask
 from protocol.roles.router.state import Measured
 from tests.unit.protocol.failover_at_hand import FAILOVER_PARAMS, TOTAL, Story, answer_to, words
-from tests.unit.protocol.machines import CLIENT, DOMAIN, MALLORY, MINERS, PROMPT, order_of
+from tests.unit.protocol.machines import CLIENT, DOMAIN, MALLORY, MINERS, PROMPT, order_of, sent
 
 STALL_MIN_MS = FAILOVER_PARAMS.stall_ms_min
 UNACKED = FAILOVER_PARAMS.unacked_tokens_max
@@ -119,8 +119,8 @@ def test_acks_do_not_buy_a_stalled_miner_time_nor_take_any_from_it() -> None:
     assert story.asked is None, "the new miner has its time to a first frame"
 
 
-@pytest.mark.spec("ACK-SIGNED.1", "ACK-CREDIT.1")
-def test_late_acks_of_an_earlier_lease_are_dropped_and_forged_ones_are_not_forgiven() -> None:
+@pytest.mark.spec("ACK-SIGNED.1", "ACK-CREDIT.1", "ACK-EARLIER.1")
+def test_acks_of_an_earlier_lease_go_to_who_ends_the_lane_and_forged_ones_are_not_forgiven() -> None:
     story = Story()
     story.order()
     story.stream(4)
@@ -128,10 +128,13 @@ def test_late_acks_of_an_earlier_lease_are_dropped_and_forged_ones_are_not_forgi
     story.lose()
     assert story.did(story.route.receive(story.client, late)) == []
     story.grant()
-    assert story.did(story.route.receive(story.client, late)) == []
+    assert story.lease is not None
+    assert sent(story.did(story.route.receive(story.client, late)), story.lease[0]) == [late]
+    elsewhere = msgspec.structs.replace(late.ack, segment=bytes(32))
+    stray = msgspec.structs.replace(late, ack=elsewhere, signature=CLIENT.sign(typed_digest(DOMAIN, elsewhere)))
+    assert story.did(story.route.receive(story.client, stray)) == [], "no miner shall drop this router for it"
     story.stream(2)
     fresh = story.ack()
-    assert story.lease is not None
     assert [e.channel for e in story.did(story.route.receive(story.client, fresh))] == [story.lease[0]]  # type: ignore
     never = msgspec.structs.replace(fresh.ack, generation=bytes(24))
     for forged in (

@@ -5,11 +5,15 @@ from itertools import pairwise
 import pytest
 
 from protocol.core.machine import DeadlineReached, Open, Publish
-from protocol.roles.router.rounds import RETRY_MS_MAX, RETRY_MS_MIN, WINDOW_DOUBLINGS_MAX
-from tests.unit.protocol.machines import MINER, MINERS, PARAMS, of, opening_of
+from protocol.messages.sessions import CloseSession
+from protocol.roles.router.rounds import RETRY_MS_MAX, RETRY_MS_MIN, WAKE_MS, WINDOW_DOUBLINGS_MAX
+from protocol.session.lottery import EVERYONE_FACTOR
+from tests.unit.protocol.keys import key
+from tests.unit.protocol.machines import MINER, MINERS, NOW_MS, PARAMS, advert_of, id_of, of, opening_of
 from tests.unit.protocol.router_at_hand import Route
 
 WINDOW_MS = PARAMS.bid_window_ms
+EVERYONE = EVERYONE_FACTOR * PARAMS.bid_target
 
 
 @pytest.mark.spec("ROUND-WINDOW.1")
@@ -48,3 +52,16 @@ def test_a_round_does_not_close_on_bids_of_those_that_failed_the_session_while_o
     for miner in failed:
         assert of(route.bid(opening, miner), Open) == []
     assert route.asked(route.bid(opening, sound))[1] == sound.node
+
+
+@pytest.mark.parametrize(("pool", "rounds"), [(EVERYONE, 1), (EVERYONE + 1, 0)])
+def test_a_slot_that_comes_free_cuts_no_round_short_where_the_lottery_draws_few(pool: int, rounds: int) -> None:
+    # Found by counting: with every slot that came free a round was begun anew, wider, before its bids could arrive.
+    route, one, other = Route(miners=1), opening_of(number=1), opening_of(number=2)
+    client = route.client()
+    route.leased(one, client)
+    for number in range(pool - 1):
+        route.machine._book.add(*advert_of(key(1_000 + number)), NOW_MS)
+    assert len(of(route.open(client, other) + route.wait(50), Publish)) == 1
+    assert of(route.receive(client, CloseSession(id_of(one))), Publish) == []
+    assert len(of(route.wait(WAKE_MS + 1), Publish)) == rounds

@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.committee.counter import CounterLedger
+from p2pnode.sim.counter import CounterLedger
 from protocol.committee.effects import Closed
 from protocol.committee.epochs import Epochs
 from protocol.committee.payload import make_header

@@ -12,14 +12,8 @@ from protocol.core.machine import (
     Received,
     Send,
 )
-from protocol.messages.committee import (
-    Certified,
-    CommitteeNews,
-    Offer,
-    Recall,
-    SyncPage,
-    SyncRequest,
-)
+from protocol.messages.committee import Certified, Offer, Recall, SyncPage, SyncRequest
+from protocol.messages.evidence import CommitteeNews
 from protocol.roles.oracle.events import Include
 from protocol.roles.oracle.links import RETRY_MS_MAX, RETRY_MS_MIN
 from tests.unit.protocol.committee_at_hand import (

@@ -8,15 +8,8 @@ from p2pnode.sim.crypto import Key
 from protocol.committee.evidence import convict
 from protocol.core.machine import DeadlineReached
 from protocol.core.signing import typed_digest
-from protocol.messages.committee import (
-    Certificate,
-    Certified,
-    CommitteeNews,
-    ConflictingFrames,
-    ConflictingStatements,
-    Offer,
-    SignedFrame,
-)
+from protocol.messages.committee import Certificate, Certified, Offer
+from protocol.messages.evidence import CommitteeNews, ConflictingFrames, ConflictingStatements, SignedFrame
 from protocol.messages.tasks import Frame, SegmentHead
 from protocol.roles.oracle.news import EVIDENCE_MAX, EVIDENCE_OF_NODE_MAX, INTERVAL_MS, News
 from tests.unit.protocol.committee_at_hand import (

@@ -226,12 +226,12 @@ def test_any_question_gets_a_page_within_bounds(epoch: int, first: int, last: in
 def test_so_many_may_ask_at_once_and_no_more() -> None:
     oracle = Oracle().started()
     channels = [oracle.open(30, "sync", node=STRANGER.node_id) for _ in range(SERVED_MAX + 3)]
-    assert len(oracle.machine._served) == SERVED_MAX
+    assert len(oracle.machine._syncing.served) == SERVED_MAX
     assert Close(channels[-1]) in oracle.did
     oracle.tell(ChannelClosed(channels[0], "reset"))
-    assert len(oracle.machine._served) == SERVED_MAX - 1
+    assert len(oracle.machine._syncing.served) == SERVED_MAX - 1
     oracle.open(30, "sync", node=STRANGER.node_id)
-    assert len(oracle.machine._served) == SERVED_MAX
+    assert len(oracle.machine._syncing.served) == SERVED_MAX
 
 
 def test_a_served_stream_that_brings_something_else_is_closed() -> None:

@@ -12,7 +12,6 @@ from protocol.messages.committee import (
     Certificate,
     CertificateKind,
     Certified,
-    CommitteeNews,
     Offer,
     Propose,
     Recall,
@@ -23,6 +22,7 @@ from protocol.messages.committee import (
     SyncRequest,
 )
 from protocol.messages.envelope import seal
+from protocol.messages.evidence import CommitteeNews
 from protocol.roles.oracle.events import Include
 from tests.unit.protocol import strategies
 from tests.unit.protocol.committee_at_hand import (
@@ -120,7 +120,7 @@ def bounded(oracle: Oracle) -> None:
     assert len(simplex.tallies) <= 2 * PARAMS.heights_ahead_max + 1
     assert len(simplex.waiting) <= 3 * 4 * PARAMS.batches_waiting_max
     assert len(machine._syncing._ahead) <= 64
-    assert len(machine._served) <= 64
+    assert len(machine._syncing.served) <= 64
     assert len(machine.links._peers) <= 6
     assert len(simplex.tree.headers) <= 64
 

@@ -1,6 +1,7 @@
 """How a member leaves a height, what it signs then and never signs, and in which order things reach the disk."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -344,9 +345,9 @@ def test_no_effect_of_consensus_ends_the_node_if_the_disk_fails() -> None:
 
 
 @pytest.mark.spec("SIMPLEX-LEAVE.1")
-def test_what_is_final_is_told_after_it_is_durable_with_its_state() -> None:
+def test_what_is_final_is_told_after_it_is_durable_with_the_snapshot_that_is_due() -> None:
     _, first, _ = chain(2)
-    member = Member()
+    member = Member(params=replace(PARAMS, snapshot_blocks=1))
     member.hear(propose(first))
     effects = member.taken(first.finalization())
     told = index(effects, lambda effect: isinstance(effect, Settled))

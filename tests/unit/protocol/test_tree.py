@@ -192,7 +192,10 @@ def test_settling_moves_the_end_up_and_forgets_what_lies_beside() -> None:
     assert held.final_height == 2
     certificate = held.settleable()
     assert certificate is not None
-    assert [header.height for header in held.settle(certificate)] == [1, 2]
+    headers, states = held.settle(certificate)
+    assert [header.height for header in headers] == [1, 2]
+    assert states[-1] == held.base.state
+    assert len(states) == 2
     assert held.base.digest == blocks[2].digest
     assert held.headers.keys() == {blocks[2].digest, blocks[3].digest}
     assert list(held.certificates(above=0)) == [blocks[3].notarization()]

@@ -9,7 +9,7 @@ from p2pnode.sim.links import Profile
 from p2pnode.sim.world import World
 from protocol.core.genesis import Genesis
 from protocol.core.machine import DeadlineReached, Received
-from protocol.messages.sessions import ClientHello
+from protocol.messages.greeting import ClientHello
 
 NEAR = Profile(distance_us=(1_000, 1_000), jitter_bp=0, late_bp=0)
 FAR = Profile(distance_us=(1_000, 50_000), jitter_bp=5_000, late_bp=500)

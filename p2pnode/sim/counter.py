@@ -1,6 +1,6 @@
-"""The smallest ledger: it counts what the oracles' batches bring. Stands in where the real one plugs in."""
+"""The smallest ledger: it counts what the oracles' batches bring. For simulations and tests of consensus alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -9,18 +9,12 @@ from protocol.committee.certificates import batch_digest
 from protocol.committee.cut import Home, home_of, omitted, open_cut, pack_cut
 from protocol.committee.election import committee_root
 from protocol.committee.members import Committee
-from protocol.committee.payload import Roots
+from protocol.committee.payload import HOMES_KEPT, NextCommittee, Roots, same_members
 from protocol.core.codec import pack, unpack
 from protocol.core.ids import ZERO_DIGEST, Digest, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Bytes20, Bytes32, Domain, keccak
 from protocol.messages.committee import SignedBatch
-
-HOMES_KEPT = 3
-"""Batches enter the cuts of their home epoch and of the next two."""
-
-NextCommittee = Callable[[Committee], tuple[NodeId, ...]]
-"""Who follows a committee."""
 
 
 class _Included(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -74,7 +68,7 @@ class CounterState:
 class CounterLedger:
     """See the module and ``Payload``."""
 
-    def __init__(self, domain: Domain, params: Params, follow: NextCommittee = lambda committee: committee.members):
+    def __init__(self, domain: Domain, params: Params, follow: NextCommittee = same_members) -> None:
         self._domain = domain
         self._params = params
         self._follow = follow

@@ -1,0 +1,194 @@
+"""A session as the program sees it: miners reserved for one client and one model, and the answers they give."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+import trio
+
+from p2pnode.answer import Answer, RequestFailed
+from protocol.core.genesis import Genesis
+from protocol.core.ids import NodeId
+from protocol.messages.sampling import SamplingParams
+from protocol.messages.tasks import LaneEnded, PromptMessage, SegmentHead
+from protocol.roles.client import (
+    AskTask,
+    CancelAsk,
+    Item,
+    LaneReported,
+    RouterFound,
+    RouterSought,
+    SessionAssigned,
+    SessionOver,
+    SessionReserved,
+)
+from protocol.session.record import SessionRecord
+
+TASK_TIMEOUT_MS = 300_000
+RISING_MAX = 256
+"""Answers of a session whose levels are still heard of; beyond it the oldest is let go."""
+
+
+class Client(Protocol):
+    """What a session needs of the client that opened it."""
+
+    rising: dict[int, Answer]
+    """Answers whose levels are heard of, by handle."""
+
+    @property
+    def genesis(self) -> Genesis:
+        """The network."""
+
+    def dispatch(self, event: object) -> None:
+        """Hand the machine a wish."""
+
+    def new_handle(self, tokens: int = 0) -> tuple[int, trio.MemoryReceiveChannel[Item]]:
+        """A handle and where its items arrive."""
+
+    def drop_handle(self, handle: int) -> None:
+        """Nothing more of a handle is wanted."""
+
+
+class Session:
+    """Miners reserved for one client and one model."""
+
+    def __init__(
+        self, client: Client, handle: int, assigned: SessionAssigned, items: trio.MemoryReceiveChannel[Item]
+    ) -> None:
+        self.router = NodeId(assigned.assignment.router)
+        """Who serves it; another one after the first was lost."""
+        self.router_lost = False
+        """Whether a router is looked for right now."""
+        self.lanes_ended: list[LaneEnded] = []
+        """What the miners of the lanes above 0 signed at their ends."""
+        self._reserved: SessionReserved | None = None
+        self._rising: OrderedDict[int, Answer] = OrderedDict()
+        self._assigned = assigned
+        self._assignments = [assigned.ready]
+        self._heads: list[SegmentHead] = []
+        self._client = client
+        self._handle = handle
+        self._items = items
+
+    @property
+    def assigned(self) -> SessionAssigned:
+        """The latest assignment: after a failover it names another miner."""
+        self.look()
+        return self._assigned
+
+    @property
+    def reserved(self) -> SessionReserved | None:
+        """What the ledger holds for the session, as a final header proves; None as long as that is nothing."""
+        self.look()
+        return self._reserved
+
+    def look(self) -> None:
+        """Take in what has happened to the session since."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._take_in(self._items.receive_nowait())
+
+    async def changed(self) -> bool:
+        """Wait for the next thing that happens to the session; False if nothing more will."""
+        with suppress(trio.EndOfChannel):
+            self._take_in(await self._items.receive())
+            return True
+        return False
+
+    def _take_in(self, item: Item) -> None:
+        match item:
+            case SessionAssigned():
+                self._assigned = item
+                self._assignments.append(item.ready)
+            case RouterSought():
+                self.router_lost = True
+            case RouterFound():
+                self.router, self.router_lost = item.router, False
+            case LaneReported():
+                self.lanes_ended.append(item.ended)
+            case SessionReserved():
+                self._reserved = item
+
+    def record(self) -> SessionRecord:
+        """The session's signed papers so far; no prompt and no text is in it."""
+        latest = self.assigned
+        return SessionRecord(
+            genesis=self._client.genesis.to_json(),
+            opening=latest.opening,
+            signature=latest.signature,
+            assignments=tuple(self._assignments),
+            heads=tuple(self._heads),
+        )
+
+    @property
+    def id(self) -> bytes:
+        """The session id."""
+        return self.assigned.session
+
+    @property
+    def miner(self) -> NodeId:
+        """Who streams."""
+        return NodeId(self.assigned.assignment.miners[0])
+
+    @asynccontextmanager
+    async def ask(
+        self,
+        prompt: str | Sequence[PromptMessage],
+        *,
+        sampling: SamplingParams | None = None,
+        seed: bytes | None = None,
+        max_tokens: int = 256,
+        timeout_ms: int = TASK_TIMEOUT_MS,
+    ) -> AsyncIterator[Answer]:
+        """Order an answer. ``seed``: 32 bytes; the same seed and prompt give the same tokens on one build.
+
+        After the block its level goes on rising, until the session is closed.
+        """
+        turns = (PromptMessage("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+        handle, items = self._client.new_handle(max_tokens)
+        ask = AskTask(
+            handle=handle,
+            session=self._handle,
+            messages=turns,
+            sampling=sampling or SamplingParams(),
+            nonce=secrets.token_bytes(32),
+            seed=seed or secrets.token_bytes(32),
+            max_tokens=max_tokens,
+            timeout_ms=timeout_ms,
+        )
+        self._client.dispatch(ask)
+        answer = Answer(lambda: self._client.dispatch(CancelAsk(handle)), items)
+        self._follow(handle, answer)
+        try:
+            yield answer
+        finally:
+            self._heads += answer.heads
+            if answer.finish is None:
+                answer.cancel()
+            self._client.drop_handle(handle)
+
+    def _follow(self, handle: int, answer: Answer) -> None:
+        self._rising[handle] = self._client.rising[handle] = answer
+        if len(self._rising) > RISING_MAX:
+            self._let_go(next(iter(self._rising)))
+
+    def _let_go(self, handle: int) -> None:
+        del self._client.rising[handle]
+        self._rising.pop(handle).settle()
+
+    def settle(self) -> None:
+        """The session is closed: nothing more is heard of its answers."""
+        for handle in list(self._rising):
+            self._let_go(handle)
+
+
+async def assigned(items: trio.MemoryReceiveChannel[Item]) -> SessionAssigned:
+    """The session's first assignment. Raises RequestFailed."""
+    async for item in items:
+        if isinstance(item, SessionOver):
+            raise RequestFailed(item.code, item.detail, retry_after_ms=item.retry_after_ms)
+        if isinstance(item, SessionAssigned):
+            return item
+    raise RequestFailed("router_lost", "the client was closed")

@@ -1,0 +1,160 @@
+"""S7 and S8: where the money goes. Both are asked after every final block, of the auditor's state.
+
+What may be paid at most is reckoned here from what clients really signed, as it left their hosts, and from nothing that
+a miner says, but for lanes above 0, which no client acknowledges.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from p2pnode.sim.results_replay import Entered, Follower, OneLedger
+from p2pnode.sim.results_seen import Seen, Task
+from protocol.core.ids import NodeId
+from protocol.ledger.accounts import Account
+from protocol.ledger.records import Section
+from protocol.ledger.sessions import Session
+from protocol.ledger.state import State
+from protocol.messages.results import Verdict
+
+
+class ValueIsConserved(Follower):
+    """S7: what all accounts have together is what the genesis gave them; what is reserved is what sessions may still
+    cost; nothing is ever negative; what may be withdrawn only grows, and only by what its account signed."""
+
+    invariant = "S7"
+
+    def __init__(self, seen: Seen) -> None:
+        self.blocks = 0
+        self.withdrawn_wei = 0
+        self._seen = seen
+
+    def entered(self, entered: Entered) -> None:
+        """After every block, and every turn."""
+        self.blocks += 1
+        at = f"{entered.header.epoch}/{entered.header.height}"
+        total, reserved = 0, dict[bytes, int]()
+        for address, account in accounts(entered.state):
+            total += account.balance_wei + account.reserved_wei + account.withdrawable_wei
+            if min(account.balance_wei, account.reserved_wei, account.withdrawable_wei) < 0:
+                self.fail(f"an account is overdrawn after {at}")
+            if account.reserved_wei:
+                reserved[address] = account.reserved_wei
+            self._check_withdrawn(address, account, entered.before.account(address), at)
+        allocated = self.world.genesis.allocated()
+        if total != allocated:
+            self.fail(f"there are {total} wei after {at}, and {allocated} were given out")
+        owed: dict[bytes, int] = defaultdict(int)
+        for _, session in sessions(entered.state):
+            if session.cap_wei > session.spent_wei:
+                owed[session.client] += session.cap_wei - session.spent_wei
+        if dict(owed) != reserved:
+            self.fail(f"what is reserved after {at} is not what sessions may still cost")
+
+    def _check_withdrawn(self, address: bytes, account: Account, before: Account, at: str) -> None:
+        risen = account.withdrawable_wei - before.withdrawable_wei
+        if risen < 0:
+            self.fail(f"what may be withdrawn shrank in {at}")
+        if risen and account.withdrawable_wei not in self._seen.withdrawals[address]:
+            self.fail(f"{account.withdrawable_wei} wei may be withdrawn after {at}, and nobody signed that")
+        self.withdrawn_wei += risen
+
+
+class PaidAsSigned(Follower):
+    """S8: a session is paid at most its cap, only for orders that its client signed, lane 0 to the last ack; and nobody
+    gains what nobody signed for him."""
+
+    invariant = "S8"
+
+    def __init__(self, seen: Seen, ledger: OneLedger) -> None:
+        self.paid_wei = 0
+        self._seen = seen
+        self._ledger = ledger
+
+    def entered(self, entered: Entered) -> None:
+        """Sessions of which more is spent than before the block."""
+        for name, session in sessions(entered.state):
+            before = entered.before.session(name)
+            spent = session.spent_wei - (0 if before is None else before.spent_wei)
+            if spent:
+                self.paid_wei += spent
+                self._check(name, session)
+        # What the turn of an epoch decides, and pays, stands in the first block of it.
+        for outcome in entered.state.decided if entered.header.height else ():
+            known = entered.before.session(outcome.session) or entered.state.session(outcome.session)
+            if outcome.paid_wei and (known is None or outcome.verdict is not Verdict.OK):
+                self.fail(f"a lane of task {outcome.task} is paid without a reservation, or though it is not ok")
+
+    def _check(self, name: bytes, session: Session) -> None:
+        what = f"session {name.hex()[:8]}"
+        if session.spent_wei > session.cap_wei:
+            self.fail(f"{what} cost {session.spent_wei} wei, its cap is {session.cap_wei}")
+        tasks = [task for task in self._seen.orders if task[0] == name]
+        most = sum(sum(amount for _, amount in self._most(task, session)) for task in tasks)
+        capped = sum(self._order_cap(task) for task in tasks)
+        if session.spent_wei > min(most, capped):
+            self.fail(
+                f"{what} cost {session.spent_wei} wei, its client signed for {most}, in orders capped at {capped}"
+            )
+
+    def _order_cap(self, task: Task) -> int:
+        return max(order.cap_wei for order in self._seen.orders[task].values())
+
+    def _most(self, task: Task, session: Session) -> Iterator[tuple[NodeId, int]]:
+        """What may be paid for a task at most, to whom."""
+        for lane in range(session.lanes):
+            decided = self._ledger.outcomes.get((*task, lane))
+            if decided is None or decided[0].verdict is not Verdict.OK:
+                continue
+            if lane == 0:
+                for segment, ack in self._seen.acks[*task, 0].items():
+                    head = self._seen.heads.get(segment)
+                    if head is not None and (head.session, head.task, head.lane) == (*task, 0):
+                        price_wei = min(head.price_wei, session.price_cap_wei)
+                        yield NodeId(head.miner), max(0, ack.index - head.start_index) * price_wei
+            else:
+                fee_bp = self.world.genesis.params.lane_fee_bp
+                for miner in self._openers(task, lane, decided[0].root):
+                    yield miner, decided[0].count * session.price_cap_wei * fee_bp // 10_000
+
+    def _openers(self, task: Task, lane: int, root: bytes) -> set[NodeId]:
+        """Who opened a lane with a root: one miner."""
+        return {
+            NodeId(opened.signed.reveal.miner)
+            for openings in self._seen.openings[*task, lane].values()
+            for opened in openings
+            if opened.signed.reveal.root == root
+        }
+
+    def ended(self) -> None:
+        """What each miner has more than at the beginning is for what it did itself."""
+        last = self._ledger.states[self._ledger.best]
+        owed: dict[NodeId, int] = defaultdict(int)
+        for task, session in self._tasks():
+            for miner, amount in self._most(task, session):
+                owed[miner] += amount
+        given = dict(self.world.genesis.allocation)
+        for host in self.world.hosts.values():
+            if host.name.startswith("miner"):
+                account = last.account(host.node)
+                has = account.balance_wei + account.reserved_wei + account.withdrawable_wei
+                if has - given.get(host.node, 0) > owed[host.node]:
+                    self.fail(f"has gained {has - given.get(host.node, 0)} wei of {owed[host.node]} at most", host)
+
+    def _tasks(self) -> Iterator[tuple[Task, Session]]:
+        """Every task of a session that was ever reserved."""
+        known: dict[bytes, Session] = {}
+        for state in self._ledger.states.values():
+            known.update(sessions(state))
+        for task in self._seen.orders:
+            if task[0] in known:
+                yield task, known[task[0]]
+
+
+def accounts(state: State) -> Iterator[tuple[bytes, Account]]:
+    """All accounts."""
+    return ((key, Account.read(data)) for key, data in state.tree(Section.ACCOUNTS).items())
+
+
+def sessions(state: State) -> Iterator[tuple[bytes, Session]]:
+    """All reservations."""
+    return ((key, Session.read(data)) for key, data in state.tree(Section.SESSIONS).items())

@@ -1,0 +1,168 @@
+"""Mistakes in what makes results certain and paid: what each would do, and the promise that it breaks.
+
+Most show only in a world that asks for them: somebody who would gain by the mistake has to be there to try.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from msgspec.structs import replace
+
+from p2pnode.sim.mutation import Mutation, replaced
+from protocol.committee import cut
+from protocol.committee.tree import Tree
+from protocol.core.signing import keccak
+from protocol.ledger import claims, reservations, verdicts
+from protocol.light.headers import HeaderTrust
+from protocol.messages.committee import Certificate
+from protocol.results import commitment
+from protocol.results.observing import Desk
+from protocol.results.outcome import decide
+from protocol.roles.miner import orders
+from protocol.session.sampling import lane_seed
+
+Made = Callable[[], Any]
+
+
+def _around(owner: type, name: str, outer: Callable[..., Any]) -> Made:
+    """A method that is called through ``outer``, which is given the method itself first."""
+
+    def bound() -> Any:
+        inner = vars(owner)[name]
+
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return outer(partial(inner, self), self, *args, **kwargs)
+
+        return replaced(owner, name, method)
+
+    return bound
+
+
+def _all(*parts: Made) -> Made:
+    @contextmanager
+    def made() -> Iterator[None]:
+        with ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(part())
+            yield
+
+    return made
+
+
+def _commitment(*, of_author: bool, salted: bool) -> Made:
+    """A commitment that leaves something out."""
+
+    def made(
+        domain: Any, session: bytes, task: int, lane: int, generation: bytes, miner: bytes, root: bytes, salt: bytes
+    ) -> bytes:
+        place = session + task.to_bytes(4, "big") + bytes([lane]) + generation + (miner if of_author else b"")
+        return keccak(domain.separator() + place + root + (salt if salted else b""))
+
+    return lambda: replaced(commitment, "commitment", made)
+
+
+def _acked_in_full(inner: Callable[..., Any]) -> Callable[..., Any]:
+    def claim(root: bytes, opening: Any) -> Any:
+        made = inner(root, opening)
+        ends = [*(segment.start_index for segment in made.segments[1:]), made.count]
+        segments = (replace(each, acked=end) for each, end in zip(made.segments, ends, strict=True))
+        return replace(made, segments=tuple(segments))
+
+    return claim
+
+
+def _count_early(inner: Callable[..., Any], desk: Any, message: Any, source: Any, now_ms: int) -> Any:
+    task = desk.open.tasks.get((message.signed.reveal.session, message.signed.reveal.task))
+    if task is None or task.closed:
+        return inner(message, source, now_ms)
+    task.closed = True
+    try:
+        return inner(message, source, now_ms)
+    finally:
+        task.closed = False
+
+
+def _close_on_notarization(inner: Callable[..., Any], tree: Tree) -> Certificate | None:
+    for height in sorted(tree.notarizations, reverse=True):
+        certificate: Certificate = tree.notarizations[height]
+        if tree._executes(certificate.header) and tree._follows_base(certificate.header):
+            return certificate
+    found: Certificate | None = inner()
+    return found
+
+
+def _believe(_inner: Callable[..., Any], _trust: Any, certified: Any) -> Any:
+    return certified.header
+
+
+RESULTS_MUTATIONS: Mapping[str, Mutation] = {
+    "salt-dropped": Mutation(
+        "a commitment can be tried against results, as nothing secret is in it",
+        "results",
+        ("S9",),
+        3,
+        _commitment(of_author=True, salted=False),
+    ),
+    "author-dropped": Mutation(
+        "a commitment says nothing of who made it", "results", ("S9",), 3, _commitment(of_author=False, salted=True)
+    ),
+    "lane-dropped": Mutation(
+        "all lanes of a task have the same noise, so a copied answer looks like one's own",
+        "results-lanes",
+        ("S9",),
+        5,
+        lambda: replaced(orders, "lane_seed", lambda seed, choice, _lane: lane_seed(seed, choice, 0)),
+    ),
+    "f-decide": Mutation(
+        "f oracles that say the same of a lane decide it",
+        "results-liars",
+        ("S5", "S6"),
+        10,
+        lambda: replaced(verdicts, "decide", lambda values, f: decide(values, f - 1)),
+    ),
+    "cut-per-task": Mutation(
+        "a leader takes in what it likes of an oracle's batches",
+        "results-pickers",
+        ("S6", "L10", "L1"),
+        10,
+        lambda: replaced(cut, "_check_chains", lambda *_: None),
+    ),
+    "reservation-ignored": Mutation(
+        "a session is reserved without anything being set aside",
+        "results",
+        ("S7",),
+        5,
+        lambda: replaced(reservations, "reserve", lambda *_: True),
+    ),
+    "ack-ignored": Mutation(
+        "lane 0 is paid to its end, whatever its client acknowledged",
+        "results-silent-clients",
+        ("S8",),
+        10,
+        lambda: replaced(claims, "_claim_of", _acked_in_full(claims._claim_of)),
+    ),
+    "early-opening-counted": Mutation(
+        "an opening counts though commits are still taken",
+        "results-early",
+        ("S5",),
+        10,
+        _around(Desk, "revealed", _count_early),
+    ),
+    "final-on-notarization": Mutation(
+        "a member takes what is notarized for final, so a withdrawal counts that may yet be gone",
+        "results",
+        ("S1", "S17"),
+        5,
+        _around(Tree, "settleable", _close_on_notarization),
+    ),
+    "header-believed": Mutation(
+        "whoever follows the committee believes any header",
+        "results-forgers",
+        ("S10",),
+        10,
+        _around(HeaderTrust, "check", _believe),
+    ),
+}
+"""By name."""

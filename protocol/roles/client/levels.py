@@ -1,0 +1,118 @@
+"""What becomes of an answer after its signed end: news of the committee, checked, and told to the program.
+
+Routers only pass them on, and it does not matter where they come from: what does not hold is dropped.
+"""
+
+from dataclasses import dataclass
+
+from protocol.core.errors import RemoteProtocolError
+from protocol.core.ids import ZERO_DIGEST, Digest, Generation, NodeId
+from protocol.core.signing import typed_digest
+from protocol.light.headers import place
+from protocol.light.levels import CheckedBatch, LaneLevels, Result, check_batch
+from protocol.light.news import check_session
+from protocol.messages.results import CommittedNews, ObservedNews, OutcomeNews, SessionNews
+from protocol.results.commitment import chain_heads, result_root
+from protocol.roles.client.events import Deliver, SessionReserved, TaskLevel
+from protocol.roles.client.state import Checked, Held, Session, Settling, Task
+from protocol.session.transcript import close_chain
+
+SETTLING_MAX = 256
+"""Answers of a session that may still rise; beyond it the oldest is let go."""
+
+News = CommittedNews | ObservedNews | OutcomeNews
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The rules of levels, over what the machine holds."""
+
+    held: Held
+
+    def ended(self, task: Task, now_ms: int) -> list[object]:
+        """The signed end of an answer was verified: it may rise from here on."""
+        session, chain = task.session, task.session.router.followed
+        if not (task.heads and session.network_named and chain.trust.members and task.order.home_epoch):
+            return []
+        lane = LaneLevels(session.domain, chain.trust, self._result(task))
+        settling = session.settling[task.order.task] = Settling(task.handle, now_ms, lane)
+        if len(session.settling) > SETTLING_MAX:
+            session.settling.popitem(last=False)
+        moved = [self._take(settling, checked) for checked in session.early]
+        return [self._told(settling, now_ms)] if any(moved) else []
+
+    @staticmethod
+    def _result(task: Task) -> Result:
+        """What the answer came to, as its miner has to compute it too. Spec: [RESULT-ROOT.1]"""
+        session, order, verifier, last = task.session, task.order, task.verifier, task.heads[-1]
+        digests = [typed_digest(session.domain, head) for head in task.segments()]
+        chain = close_chain(verifier.chain, verifier.finish())
+        segments, model, count = chain_heads(ZERO_DIGEST, digests), session.opening.model, verifier.index
+        return Result(
+            session=session.id,
+            task=order.task,
+            lane=0,
+            sole=session.opening.lanes == 1,
+            home_epoch=order.home_epoch,
+            generation=Generation(last.generation),
+            miner=NodeId(last.miner),
+            root=Digest(result_root(session.domain, order, model, segments, chain, count)),
+            count=count,
+        )
+
+    def news(self, session: Session, news: News, now_ms: int) -> list[object]:
+        """What a router passed on. Spec: [LEVEL-PROVED.1]"""
+        try:
+            checked, tasks = self._check(session, news)
+        except RemoteProtocolError:
+            return []
+        if tasks & session.tasks.keys():
+            session.early.append(checked)
+        named = [session.settling[task] for task in sorted(tasks & session.settling.keys())]
+        return [self._told(settling, now_ms) for settling in named if self._take(settling, checked)]
+
+    def reserved(self, session: Session, news: SessionNews) -> list[object]:
+        """What a router passed on of the session's reservation. Spec: [LIGHT-SESSION.1]"""
+        try:
+            header, record = check_session(session.router.followed.trust, news)
+        except RemoteProtocolError:
+            return []
+        if record is None or place(header) <= session.as_of:
+            return []
+        session.as_of = place(header)
+        item = SessionReserved(record.cap_wei, record.spent_wei, header.epoch, header.height)
+        return [Deliver(session.handle, item)]
+
+    @staticmethod
+    def _check(session: Session, news: News) -> tuple[Checked, set[int]]:
+        match news:
+            case CommittedNews():
+                return news, {news.signed.commit.task}
+            case OutcomeNews():
+                return news, {news.outcome.task}
+        router = session.router
+        batch = check_batch(session.domain, router.known.params, router.followed.trust, news.signed)
+        return batch, {value.task for value in batch.observations if value.session == session.id}
+
+    @staticmethod
+    def _take(settling: Settling, checked: Checked) -> bool:
+        try:
+            match checked:
+                case CommittedNews():
+                    return settling.lane.committed(checked)
+                case OutcomeNews():
+                    return settling.lane.outcome(checked)
+                case CheckedBatch():
+                    return settling.lane.observed(checked)
+        except RemoteProtocolError:
+            # Another lane's, or a lie; either way it says nothing of this answer.
+            return False
+
+    @staticmethod
+    def _told(settling: Settling, now_ms: int) -> Deliver:
+        lane = settling.lane
+        after_ms = now_ms - settling.ended_ms
+        item = TaskLevel(
+            lane.level, after_ms, lane.agreeing, lane.members, lane.final, lane.against, len(lane.evidence)
+        )
+        return Deliver(settling.handle, item)

@@ -1,0 +1,246 @@
+"""What is to go into this oracle's batches: values of lanes, and what others have signed for the ledger.
+
+A value is signed once, in a batch of its lane's home epoch. Everything else may ride in any batch, needs to be in one
+block once, and is deduplicated by the ledger: f+1 oracles include an item at once, so one of them is correct, and the
+others only if it is not in the ledger a while later.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
+
+from protocol.core.codec import pack
+from protocol.core.ids import NOBODY, NodeId
+from protocol.core.params import Params
+from protocol.core.signing import keccak
+from protocol.messages.results import (
+    Content,
+    Observation,
+    Opening,
+    SignedClose,
+    SignedEnlist,
+    SignedEntry,
+    SignedSession,
+    SignedWithdraw,
+    TestReport,
+)
+from protocol.results.observing import Desk
+from protocol.results.papers import Lane
+from protocol.roles.oracle.ledger_view import Item, LedgerView
+
+ITEMS_MAX = 4_096
+OF_PEER_MAX = 256
+"""Items of one peer that wait."""
+REPORTS_MAX = 1_024
+TRIES_MAX = 4
+"""Batches of this oracle in which an item goes out before it is given up."""
+OVERHEAD_BYTES = 40
+"""More than a content takes beside its items."""
+
+_FIELDS: dict[type, str] = {
+    Opening: "openings",
+    SignedSession: "sessions",
+    SignedClose: "closes",
+    SignedWithdraw: "withdrawals",
+    SignedEnlist: "enlistments",
+    SignedEntry: "entries",
+}
+
+
+@dataclass(slots=True)
+class _Waiting:
+    item: Item
+    peer: NodeId
+    due_ms: int
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Draft:
+    """What the next batch is to hold."""
+
+    home_epoch: int
+    values: list[tuple[Lane, Observation]] = field(default_factory=list)
+    items: list[bytes] = field(default_factory=list)
+    """Of those that wait, their names."""
+    reports: list[TestReport] = field(default_factory=list)
+    content: bytes = b""
+
+
+class Outbox:
+    """See the module. Spec: [BATCH-CONTENT.1] [BATCH-SHARED.1]"""
+
+    def __init__(self, params: Params, desk: Desk, bytes_max: int) -> None:
+        self._desk = desk
+        self._wait_ms = 2 * params.resend_interval_ms
+        self._room = bytes_max - OVERHEAD_BYTES
+        self._values: dict[int, dict[Lane, None]] = {}
+        self._items: dict[bytes, _Waiting] = {}
+        self._of_peer: Counter[NodeId] = Counter()
+        self._reports: dict[tuple[bytes, int], TestReport] = {}
+        self._reported: dict[tuple[bytes, int], None] = {}
+
+    @property
+    def owes(self) -> bool:
+        """Whether a lane's value waits for its batch."""
+        return bool(self._values)
+
+    @property
+    def openings(self) -> int:
+        """How many openings wait."""
+        return sum(isinstance(waiting.item, Opening) for waiting in self._items.values())
+
+    @property
+    def items(self) -> int:
+        """How many items wait, openings among them."""
+        return len(self._items)
+
+    # What comes in
+
+    def value(self, home_epoch: int, lane: Lane) -> None:
+        """The desk has fixed the value of a lane."""
+        self._values.setdefault(home_epoch, {})[lane] = None
+
+    def add(self, item: Item, peer: NodeId, place: int | None, size: int, now_ms: int) -> bool:
+        """Something for the ledger; whether it waits now, and did not before. ``place`` is this oracle's in the present
+        committee of so many."""
+        packed = pack(item)
+        name = keccak(packed)
+        if name in self._items or len(packed) > self._room or place is None:
+            return False
+        if len(self._items) >= ITEMS_MAX or self._of_peer[peer] >= OF_PEER_MAX:
+            return False
+        first = includes_at_once(name, place, size)
+        self._items[name] = _Waiting(item, peer, now_ms if first else now_ms + self._wait_ms)
+        if peer != NOBODY:
+            self._of_peer[peer] += 1
+        return True
+
+    def report(self, report: TestReport) -> None:
+        """What a test of this oracle's has come to; one word a test."""
+        test = (report.miner, report.test)
+        if test not in self._reported and len(self._reports) < REPORTS_MAX:
+            self._reported[test] = None
+            self._reports[test] = report
+            if len(self._reported) > 4 * REPORTS_MAX:
+                del self._reported[next(iter(self._reported))]
+
+    def keep(self, homes: Container[int]) -> None:
+        """An epoch has begun: values and openings of lanes of no home are of no use."""
+        self._values = {epoch: lanes for epoch, lanes in self._values.items() if epoch in homes}
+        for name, waiting in list(self._items.items()):
+            if isinstance(waiting.item, Opening) and waiting.item.order.home_epoch not in homes:
+                self._drop(name)
+
+    # What goes out
+
+    def next_deadline(self) -> int | None:
+        """When something is due for a batch; values and reports always are."""
+        if self._values or self._reports:
+            return 0
+        return min((waiting.due_ms for waiting in self._items.values()), default=None)
+
+    def draft(self, view: LedgerView, epoch: int, may_sign: Callable[[int], bool], now_ms: int) -> Draft | None:
+        """The next batch, the oldest home epoch first; None if nothing is to be signed now."""
+        for home_epoch in filter(may_sign, sorted({*self._values, epoch})):
+            made = Draft(home_epoch)
+            room = self._fill_values(made, view, self._room)
+            if home_epoch == epoch:
+                room = self._fill_reports(made, room)
+                self._fill_items(made, view, room, now_ms)
+            if made.values or made.items or made.reports:
+                made.content = pack(self._content(made))
+                return made
+        return None
+
+    def signed(self, draft: Draft, now_ms: int) -> None:
+        """A draft is in a batch."""
+        for lane, _ in draft.values:
+            self._values.get(draft.home_epoch, {}).pop(lane, None)
+        for report in draft.reports:
+            self._reports.pop((report.miner, report.test), None)
+        for name in draft.items:
+            waiting = self._items[name]
+            waiting.tries += 1
+            waiting.due_ms = now_ms + 2 * self._wait_ms
+            if waiting.tries >= TRIES_MAX:
+                self._drop(name)
+
+    def _fill_values(self, made: Draft, view: LedgerView, room: int) -> int:
+        lanes = self._values.get(made.home_epoch, {})
+        for lane in list(lanes):
+            value = self._desk.unsigned(lane, view)
+            if value is None:
+                del lanes[lane]
+                continue
+            size = len(pack(value))
+            if size > room:
+                break
+            room -= size
+            made.values.append((lane, value))
+        if not lanes:
+            self._values.pop(made.home_epoch, None)
+        return room
+
+    def _fill_reports(self, made: Draft, room: int) -> int:
+        for report in self._reports.values():
+            size = len(pack(report))
+            if size > room:
+                break
+            room -= size
+            made.reports.append(report)
+        return room
+
+    def _fill_items(self, made: Draft, view: LedgerView, room: int, now_ms: int) -> None:
+        for name, waiting in list(self._items.items()):
+            if waiting.due_ms > now_ms:
+                continue
+            if not self._is_of_use(name, waiting, view, now_ms):
+                continue
+            size = len(pack(waiting.item))
+            if size <= room:
+                room -= size
+                made.items.append(name)
+
+    def _is_of_use(self, name: bytes, waiting: _Waiting, view: LedgerView, now_ms: int) -> bool:
+        """Whether an item that is due goes out now. What the ledger would not take is dropped; an opening waits for its
+        session's reservation, and goes out with its oracle's value of the lane, before the ledger can know the lane."""
+        item = waiting.item
+        if not isinstance(item, Opening):
+            if not view.takes(item):
+                self._drop(name)
+                return False
+            return True
+        if not view.reserved(item.order.session):
+            waiting.due_ms = now_ms + self._wait_ms
+            return False
+        if waiting.tries == 0 and not view.decided((item.order.session, item.order.task, item.lane)):
+            return True
+        if not view.takes(item):
+            self._drop(name)
+            return False
+        return True
+
+    def _content(self, draft: Draft) -> Content:
+        fields: dict[str, list[object]] = {}
+        for name in draft.items:
+            item = self._items[name].item
+            fields.setdefault(_FIELDS[type(item)], []).append(item)
+        values = tuple(value for _, value in draft.values)
+        packed = {name: tuple(items) for name, items in fields.items()}
+        return Content(observations=values, reports=tuple(draft.reports), **packed)  # type: ignore[arg-type]
+
+    def _drop(self, name: bytes) -> None:
+        peer = self._items.pop(name).peer
+        self._of_peer[peer] -= 1
+        if self._of_peer[peer] <= 0:
+            del self._of_peer[peer]
+
+
+def includes_at_once(name: bytes, place: int, size: int) -> bool:
+    """Whether the oracle at a place in a committee is one of the f+1 that include an item at once.
+
+    Spec: [BATCH-SHARED.1]
+    """
+    faulty_max = (size - 1) // 3
+    return (int.from_bytes(name[:8], "big") + place) % size <= faulty_max
