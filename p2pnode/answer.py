@@ -1,7 +1,7 @@
 """One answer as it streams and as it becomes certain, and how requests fail."""
 
 import codecs
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import trio
@@ -80,10 +80,10 @@ class Answer:
         self._items = items
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def __aiter__(self) -> AsyncIterator[str]:
+    def __aiter__(self) -> AsyncGenerator[str, None]:
         return self._texts()
 
-    async def _texts(self) -> AsyncIterator[str]:
+    async def _texts(self) -> AsyncGenerator[str, None]:
         async for item in self._items:
             match item:
                 case TaskHead():
@@ -128,8 +128,9 @@ class Answer:
 
     @property
     def levels(self) -> list[Reached]:
-        """The levels that it has come to, in order; one may come without those before it."""
-        return [Reached(_named(level), after_ms, self._detail(level)) for level, after_ms in self._reached.items()]
+        """The levels whose proof is here, in order; the proof of one may come before that of one below."""
+        reached = sorted(self._reached.items())
+        return [Reached(_named(level), after_ms, self._detail(level)) for level, after_ms in reached]
 
     @property
     def against(self) -> str:
@@ -152,8 +153,8 @@ class Answer:
     def rise(self, news: TaskLevel) -> None:
         """Take in what is known of it now."""
         self.news = news
-        if news.level is not Level.STREAMED:
-            self._reached.setdefault(news.level, news.after_ms)
+        for level in news.proved:
+            self._reached.setdefault(level, news.after_ms)
         self._wake()
 
     def settle(self) -> None:

@@ -142,7 +142,13 @@ class MinerSection:
         default="tiny",
         metadata=setting(_MODEL, "Name, digest or path of the model served; `p2pnode model list` shows them."),
     )
-    slots: int = field(default=4, metadata=setting(number(1, 256), "Answers generated at the same time."))
+    slots: int = field(
+        default=4,
+        metadata=setting(
+            number(1, 256),
+            "Answers generated at the same time; where there are oracles one more is kept for their tests.",
+        ),
+    )
     threads: int = field(
         default=0, metadata=setting(number(0, 1024), "CPU threads of the engine. 0: half of the cores, at least one.")
     )
@@ -153,12 +159,16 @@ class MinerSection:
             "Prompt and answer of one slot together, at most. 0: what the model was trained for, up to 4096.",
         ),
     )
-    price_wei: int = field(default=0, metadata=setting(number(0, 2**63 - 1), "Asked per token of an answer."))
+    price_wei: int = field(
+        default=0,
+        metadata=setting(number(0, 2**63 - 1), "Asked per token of an answer; 0 is 1 on a testnet with oracles."),
+    )
     gpu_layers: int = field(
         default=0, metadata=setting(number(0, 1024), "Layers of the model kept on the GPU; 0: none.")
     )
     owner: NodeId | None = field(
-        default=None, metadata=setting(account, "The account that is paid for answers, as 0x.... Empty: this node's own.")
+        default=None,
+        metadata=setting(account, "The account that is paid for answers, as 0x.... Empty: this node's own."),
     )
     tokens_per_second: int = field(
         default=0,

@@ -36,17 +36,15 @@ _REASONS: Mapping[FinishReason, EndReason] = {
 
 
 class Generations:
-    """The generations that run, one task each. ``priority``: among those that wait for a slot of the engine."""
+    """The generations that run, one task each."""
 
     def __init__(
         self,
         engines: Mapping[ModelDigest, Engine],
         nursery: trio.Nursery,
         dispatch: Callable[[object], None],
-        priority: int = 0,
     ) -> None:
         self._engines = engines
-        self._priority = priority
         self._nursery = nursery
         self._dispatch = dispatch
         self._running: dict[GenerationKey, trio.CancelScope] = {}
@@ -83,8 +81,7 @@ class Generations:
         key, engine = effect.generation, self._engines[effect.model]
         prompt = await engine.render([ChatMessage(turn.role, turn.content) for turn in effect.messages])
         emitted = [Token(id_, text) for id_, text in effect.emitted]
-        asking = (prompt, effect.sampling, effect.lane_seed, effect.max_tokens, emitted)
-        request = GenerateRequest(*asking, priority=self._priority)
+        request = GenerateRequest(prompt, effect.sampling, effect.lane_seed, effect.max_tokens, emitted)
         rendered = False
         async for event in engine.generate(request):
             if not rendered:

@@ -51,8 +51,10 @@ class LedgerAnswers:
         if final is None or final.certified.header is None:
             raise LedgerQuestionError("no block is final here yet", hint="wait until the committee has met")
         header = final.certified.header
-        _, _, rest = question.partition(":")
+        ledger, _, rest = question.partition(":")
         what, _, name = rest.partition(":")
+        if ledger != QUESTION:
+            raise LedgerQuestionError(f"no question is {question[:32]!r}", hint=f"ask {QUESTION}:account:ADDRESS")
         answer = {"epoch": header.epoch, "height": header.height, "certified": pack(final.certified).hex()}
         if not what:
             return answer | {"total": _totals(final.state)}

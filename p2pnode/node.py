@@ -57,6 +57,9 @@ ROLES: tuple[Role, ...] = ("router", "miner", "oracle")
 OpenEngine = Callable[[EngineConfig], AbstractAsyncContextManager[Engine]]
 """Loads the model that a miner serves."""
 
+TEST_SLOTS = 1
+"""Of a miner's engine, where there are oracles to test it."""
+
 Progress = Callable[[str], None]
 """Told in a few words what is being done, for a person who waits."""
 
@@ -198,7 +201,7 @@ async def open_node(
             served = _Served({}, (), "")
             if "miner" in config.node.roles:
                 progress(f"loading model {config.miner.model}")
-                served = await _open_engine(config, engine, stack)
+                served = await _open_engine(config, genesis, engine, stack)
             progress("opening the network")
             inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
             transport = Loopback(inner, nursery)
@@ -217,18 +220,21 @@ async def load_key(config: NodeConfig) -> NodeKey:
     return await trio.to_thread.run_sync(read_keystore, path, password)
 
 
-async def _open_engine(config: NodeConfig, open_: OpenEngine, stack: AsyncExitStack) -> "_Served":
+async def _open_engine(config: NodeConfig, genesis: Genesis, open_: OpenEngine, stack: AsyncExitStack) -> "_Served":
     stored = await trio.to_thread.run_sync(_resolve, config)
     miner = config.miner
+    # Beside those that are offered: a test waits for no session, and no session for a test.
+    for_tests = TEST_SLOTS if genesis.committee else 0
     engine_config = EngineConfig(
         model_path=stored.path,
-        slots=miner.slots,
+        slots=miner.slots + for_tests,
         context_slot_tokens=miner.context_tokens,
         threads=miner.threads,
         gpu_layers=miner.gpu_layers,
     )
     engine = await stack.enter_async_context(open_(engine_config))
-    offer = ModelOffer(stored.manifest, engine.model.slots, engine.model.context_slot_tokens, miner.price_wei)
+    slots = engine.model.slots - for_tests
+    offer = ModelOffer(stored.manifest, slots, engine.model.context_slot_tokens, miner.price_wei)
     return _Served({stored.manifest.digest(): engine}, (offer,), engine.model.build[:128])
 
 
@@ -331,15 +337,13 @@ class _Parts:
         return machine
 
     async def _start_answers(self, models: tuple[ModelDigest, ...]) -> Driver:
-        """What the miner's testers are answered by. Its tokens wait behind those of sessions for a slot."""
+        """What the miner's testers are answered by."""
         settings = AnswerSettings(self.key.node_id, models, self.genesis.committee, self.served.build)
         machine = AnswerMachine(settings, self.genesis.domain(), self.genesis.params)
-        return await self._drive(machine, partial(self._generating, {}, priority=-1))
+        return await self._drive(machine, partial(self._generating, {}))
 
-    def _generating(
-        self, others: Mapping[type, Perform], dispatch: Perform, priority: int = 0
-    ) -> Mapping[type, Perform]:
-        generations = Generations(self.served.engines, self.nursery, dispatch, priority)
+    def _generating(self, others: Mapping[type, Perform], dispatch: Perform) -> Mapping[type, Perform]:
+        generations = Generations(self.served.engines, self.nursery, dispatch)
         return {Generate: generations.start, CancelGeneration: generations.cancel, **others}
 
     async def _start_oracle(self, log: SignerLog, book: AdvertBook) -> Oracle:

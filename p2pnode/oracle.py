@@ -103,6 +103,7 @@ class Oracle:
             "height": machine.simplex.height,
             "final": machine.simplex.tree.base.header.height,
             "signing": machine.signing,
+            "results": machine.results.load(),
         }
 
     def committee(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ STORY = "Tell me a story about a rabbit."
 KILL_AFTER_TOKENS = 10
 ORACLES = 4
 FINAL_MS = 20_000
+LEVELS = ("committed", "certified", "finalized")
+LATER_S = 2.0
 
 
 class DemoError(P2PNodeError):
@@ -108,7 +110,7 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
                 if args.miners > 1:
                     await _survive_a_killed_miner(args, steps, session, testnet)
         steps.done("session closed")
-        await show_payments(steps.done, testnet, key.node_id, before)
+        await show_payments(steps.done, testnet, session.id, key.node_id, before)
         await show_committee(steps.done, testnet)
     steps.done("network down")
     if args.json:
@@ -144,10 +146,16 @@ async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: st
 
 async def _rise(steps: _Steps, answer: Any) -> None:
     """An answer becomes certain: every level with its time."""
+    import trio
+
     if not await answer.wait_for("finalized", timeout_ms=FINAL_MS):
         raise DemoError(
             f"the answer did not become final: it is {answer.level}, {answer.against or 'and no more came'}"
         )
+    with trio.move_on_after(LATER_S):
+        # The proof of a level may come before that of one below.
+        while len(answer.levels) < len(LEVELS) and await answer.changed():
+            pass
     what = {"committed": "the miner's, opened", "certified": "oracles agree", "finalized": "is the block"}
     for step in answer.levels:
         detail = " ".join(part for part in (step.detail, what[step.level]) if part)

@@ -20,29 +20,28 @@ async def balances(testnet: Testnet) -> dict[str, int]:
     rows: dict[str, int] = {}
     addresses = [child.ready["node"] for child in testnet.children]
     for address in addresses:
-        record = await _account(testnet, address)
+        record = await _ask(testnet, f"account:{address}")
         rows[address] = 0 if record is None else record["balance_wei"]
     return rows
 
 
-async def _account(testnet: Testnet, address: str) -> dict[str, Any] | None:
-    oracle = testnet.oracles[0]
-    answer = await trio.to_thread.run_sync(oracle.ask, f"ledger:account:{address}")
+async def _ask(testnet: Testnet, what: str) -> dict[str, Any] | None:
+    """A record of the ledger, as the first oracle has it."""
+    answer = await trio.to_thread.run_sync(testnet.oracles[0].ask, f"ledger:{what}")
     record: dict[str, Any] | None = answer["record"]
     return record
 
 
-async def show_payments(done: Done, testnet: Testnet, client: NodeId, before: dict[str, int]) -> None:
-    """Who was paid what by the client, and that nothing was lost on the way."""
-    paying, after = "0x" + client.hex(), dict[str, int]()
+async def show_payments(done: Done, testnet: Testnet, session: bytes, client: NodeId, before: dict[str, int]) -> None:
+    """Who was paid what by the client, once the ledger knows that the session is closed."""
     with trio.move_on_after(WAIT_S):
-        # The oracle that is asked may be a block behind the one that told the client.
         while True:
-            after = gained(before, await balances(testnet))
-            if any(after.values()):
+            record = await _ask(testnet, f"session:{session.hex()}")
+            if record is not None and record["closed"]:
                 break
             await trio.sleep(POLL_S)
-    account = await _account(testnet, paying)
+    after = gained(before, await balances(testnet))
+    account = await _ask(testnet, "account:0x" + client.hex())
     shares = ", ".join(f"{testnet.name_of(address)} {wei}" for address, wei in sorted(after.items(), key=_most) if wei)
     done("paid", f"{sum(after.values())} wei for tokens that the client acknowledged: {shares}")
     if account is not None:

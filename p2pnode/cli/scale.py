@@ -127,12 +127,14 @@ def _print(rows: Sequence[Measured]) -> None:
             "adverts/s": lambda row: f"{row.counted.adverts.published / row.counted.warm_s:.2f}",
             "copies/s a node": lambda row: f"{_advert_copies(row.counted):.1f}",
             "kB/s a node": lambda row: f"{advert_kb_a_node(row.counted):.2f}",
+            "connections": lambda row: "/".join(str(row.counted.connections[role]) for role in ("router", "oracle")),
             "events": lambda row: f"{row.counted.events:,}",
             "CPU s": lambda row: f"{row.cpu_s:.1f}",
             "MiB": lambda row: f"{row.memory_bytes / (1 << 20):.0f}",
         },
     )
-    print("\nms: median / 99th percentile, in simulated time; copies: of gossip messages that reach a node")
+    print("\nms: median / 99th percentile, in simulated time; copies: of gossip messages that reach a node;")
+    print("connections: of the router / the oracle that holds most, in the end, beside those of the mesh")
 
 
 def _print_columns(rows: Sequence[Measured], columns: dict[str, Figure]) -> None:

@@ -10,6 +10,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 44, 40
 COLUMNS = 2
 COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#9a6700")
 TICKS = 4
+LETTER_WIDTH = 5.6
 
 Points = Sequence[tuple[float, float]]
 
@@ -58,13 +59,13 @@ def _panel(panel: Panel) -> list[str]:
         f'<text x="{PANEL_WIDTH - RIGHT}" y="{PANEL_HEIGHT - BOTTOM + 31}" text-anchor="end" fill="#57606a">'
         f"nodes → ({escape(panel.unit)})</text>"
     )
-    x = LEFT
+    x = float(LEFT)
     for (name, line), color in zip(panel.lines.items(), COLORS, strict=False):
         path = " ".join(f"{scale.x(at):.1f},{scale.y(value):.1f}" for at, value in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{scale.x(at):.1f}" cy="{scale.y(v):.1f}" r="2.5" fill="{color}"/>' for at, v in line]
-        parts.append(f'<text x="{x}" y="32" fill="{color}">{escape(name)}</text>')
-        x += 7 * len(name) + 14
+        parts.append(f'<text x="{x:.0f}" y="32" fill="{color}">{escape(name)}</text>')
+        x += LETTER_WIDTH * len(name) + 10
     return parts
 
 

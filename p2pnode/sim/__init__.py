@@ -12,6 +12,7 @@ The pieces, each a file:
 - ``crypto`` keys and signatures, ``faults`` what can strike, ``swarm`` how a seed draws it
 - ``checkers`` the interface of the checkers, and one file for each of them
 - ``runner`` one seed or many, ``shrink`` fewer faults, ``mutations`` mistakes that the checkers have to find
+- ``counting`` what sessions cost in networks of up to ten thousand nodes, without faults; ``counting_*`` are its parts
 - ``fast_path`` the scenario of routers, miners and clients, with ``toy_engine`` and ``client_script``
 - ``committee`` the scenario of the oracles alone, and ``results`` the one with everybody and money: ``results_plan``
   who is there, ``results_node`` what they run, ``results_byzantine`` and ``results_bad_*`` what some do instead,

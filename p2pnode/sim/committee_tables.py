@@ -80,7 +80,7 @@ TABLES = {
     "presence._heard": _kept((HOMES_KEPT + 1) * MEMBERS_MAX),
     "_starting._answered": _same(_members),
     "_syncing._ahead": _kept(64),
-    "OracleMachine._served": _kept(SERVED_MAX),
+    "OracleMachine._syncing.served": _kept(SERVED_MAX),
     "OracleMachine._deadlines": _kept(4),
     "OracleMachine.streams": _kept(SERVED_MAX + (HOMES_KEPT + 3) * MEMBERS_MAX),
     "OracleMachine.effects held": _kept(1),

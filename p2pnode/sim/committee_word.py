@@ -131,10 +131,9 @@ class HoldsWhatItVotesFor(Checker):
             return
         records = sender.disk.records
         block = storage.open_block_key(said.epoch, said.height, said.header)
-        # What is final since lies in the chain.
-        if block not in records and storage.chain_key(said.epoch, said.height) not in records:
-            if stored_end(records) < (said.epoch, said.height):
-                self.fail(f"votes for a block of {said.epoch}/{said.height} that it does not have on disk", sender)
+        # What is final since lies in the chain, or was passed by it.
+        if block not in records and stored_end(records) < (said.epoch, said.height):
+            self.fail(f"votes for a block of {said.epoch}/{said.height} that it does not have on disk", sender)
 
 
 class OnlyTheGuilty(Checker):

@@ -86,6 +86,8 @@ class Counted:
     """How long that was."""
     streams: Mapping[str, StreamCounts]
     """By protocol, while sessions were opened."""
+    connections: Mapping[str, int]
+    """Held at the end by the node of each role that holds most: nobody closes one that is idle."""
     signed: int
     checked: int
     waits_us: Mapping[str, tuple[int, ...]]
@@ -185,6 +187,11 @@ class Network:
         while self.world.now_us < last_us and not self._over():
             self.world.run_until(self.world.now_us + 1_000_000)
 
+    def connections(self) -> dict[str, int]:
+        """Connections of the node of each role that holds most."""
+        hosts = self.world.hosts
+        return {role: max((len(hosts[name].peers) for name in keys), default=0) for role, keys in self._of.items()}
+
     def _over(self) -> bool:
         return sum(many for how, many in self.tally.ends.items() if how.startswith("session")) >= self.sessions
 
@@ -223,6 +230,7 @@ def _counted(network: Network, nodes: int, sessions: int) -> Counted:
         streams={
             name: counts.since(streams.get(name, nothing)) for name, counts in sorted(tally.streams_now().items())
         },
+        connections=network.connections(),
         signed=keys.signed - signed,
         checked=keys.checked + mesh.checks - checked,
         waits_us={what: tuple(waits) for what, waits in tally.waits_us.items()},

@@ -6,6 +6,7 @@ whose answers have to become final and be paid for (``results_ending``).
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -30,6 +31,7 @@ from p2pnode.sim.toy_engine import Pace
 from p2pnode.sim.world import World
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
+from protocol.core.params import Params
 
 FAULTS_FROM_MS = 2_000
 HEAL_MS = 20_000
@@ -200,12 +202,18 @@ class _Casting:
         return Visit(0, routers, 20_000, 3_600_000, lanes, direct, wishes, last, cap_wei, LINGERS_MS)
 
 
+def _hasty(params: Params) -> Params:
+    """Epochs are over before answers are."""
+    return replace(params, epoch_blocks=4, block_interval_ms_min=20, heartbeat_ms=500)
+
+
 PROFILES = {
     "results": Tuning(),
     "results-lanes": Tuning(lanes=(2, 3), miners=(("copies-results",), ("copies-commits",))),
     "results-liars": Tuning(lanes=(1, 2), oracles=(("observes-falsely", "makes-up"),), miners=(("reveals-nothing",),)),
-    "results-pickers": Tuning(oracles=(("picks",),), quiet=True),
-    "results-spenders": Tuning(clients=(("confides",), ("confides",))),
+    "results-pickers": Tuning(oracles=(("picks", "withholds"),), quiet=True),
+    "results-thieves": Tuning(oracles=(("writes-garbage",),), clients=(("confides",), ("confides",))),
+    "results-short-epochs": Tuning(params=_hasty),
     "results-silent-clients": Tuning(clients=(("confides", "never-acks"), ("confides", "acks-some"))),
     "results-early": Tuning(lanes=(2, 3), miners=(("reveals-early",), ("reveals-early",))),
     "results-forgers": Tuning(lanes=(1,), routers=(("makes-news-up",), ("makes-news-up",))),

@@ -118,7 +118,7 @@ def writes_garbage(signer: LyingSigner, content: Content) -> Content | bytes:
             return pack(content) + b"\x00"
         case 2:
             somebody = rng.choice(sorted(account for account, _ in signer.genesis.allocation))
-            withdraw = SignedWithdraw(Withdraw(somebody, 1 << 60), bad)
+            withdraw = SignedWithdraw(Withdraw(somebody, 1 << rng.randint(4, 60)), bad)
             return replace(content, withdrawals=(*content.withdrawals, withdraw))
         case 3:
             close = SignedClose(SessionClose(rng.randbytes(32)), bad)

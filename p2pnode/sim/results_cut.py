@@ -9,11 +9,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from p2pnode.sim.committee_reading import Reading
+from p2pnode.sim.host import Host
 from p2pnode.sim.results_replay import Entered, Follower, OneLedger
 from p2pnode.sim.results_seen import Lane, Seen, content_of
+from protocol.core.codec import Message
 from protocol.core.ids import NodeId
 from protocol.ledger import LedgerState, Section
-from protocol.messages.committee import SignedBatch
+from protocol.messages.committee import Offer, SignedBatch
 from protocol.messages.results import Observation, Outcome, Verdict
 
 Home = tuple[int, NodeId]
@@ -38,6 +40,7 @@ class OneOutcome(Follower):
         self._said: dict[Home, Values] = defaultdict(dict)
         """What is in the cut."""
         self._upto: dict[Home, int] = defaultdict(int)
+        self._last: Message | None = None
         self._gaps: set[Home] = set()
         """Of whom not every batch is known here."""
 
@@ -47,14 +50,32 @@ class OneOutcome(Follower):
         self._check_open(state, header.epoch)
         if not header.height:
             return
+        touched: set[tuple[int, Lane]] = set()
         for epoch, members in state.homes.items():
             for member in members:
-                self._grow((epoch, member), state)
+                touched.update((epoch, lane) for lane in self._grow((epoch, member), state))
         for outcome in state.decided:
             self.undecided += outcome.verdict is Verdict.UNDECIDED
             # What the turn gave up stands in the first block of its epoch.
             if outcome.home_epoch in state.homes and outcome not in entered.before.decided:
                 self._check(outcome)
+        for epoch, lane in sorted(touched):
+            if lane not in self._ledger.outcomes:
+                self._check_waiting(epoch, lane)
+
+    def wire(self, sender: Host, receiver: Host, protocol: str, message: Message) -> None:
+        """An oracle speaks of lanes: in the epoch that is theirs."""
+        if message is self._last or not isinstance(message, Offer):
+            return
+        self._last = message
+        batch, host = message.signed.batch, self.world.by_id.get(NodeId(message.signed.batch.oracle))
+        if host is None or not host.correct or sender is not host:
+            return
+        for value in content_of(message.signed).observations:
+            orders = self._seen.orders.get((value.session, value.task), {})
+            if orders and batch.home_epoch not in {order.home_epoch for order in orders.values()}:
+                lane = (value.session, value.task, value.lane)
+                self.fail(f"speaks in epoch {batch.home_epoch} of {_named(lane)}, which is another's", host)
 
     def _check_open(self, state: LedgerState, epoch: int) -> None:
         """Two epochs on nothing is open any more."""
@@ -62,7 +83,8 @@ class OneOutcome(Follower):
             if int.from_bytes(name[:8], "big") + 2 < epoch:
                 self.fail(f"a lane of home epoch {int.from_bytes(name[:8], 'big')} is still open in epoch {epoch}")
 
-    def _grow(self, home: Home, state: LedgerState) -> None:
+    def _grow(self, home: Home, state: LedgerState) -> list[Lane]:
+        """Take in an oracle's batches that are new in the cut; of which lanes they speak."""
         number, digest = state.included(*home)
         name: bytes = digest
         chain: list[SignedBatch] = []
@@ -74,10 +96,23 @@ class OneOutcome(Follower):
             chain.append(signed)
             number, name = number - 1, signed.batch.previous
         self._upto[home] += len(chain) if home not in self._gaps else 0
+        lanes = []
         for signed in reversed(chain):
             for value in content_of(signed).observations:
                 if _is_sound(value, self.world.genesis.params.lanes_max):
-                    self._said[home].setdefault((value.session, value.task, value.lane), value)
+                    lane = (value.session, value.task, value.lane)
+                    self._said[home].setdefault(lane, value)
+                    lanes.append(lane)
+        return lanes
+
+    def _check_waiting(self, epoch: int, lane: Lane) -> None:
+        """A lane that is not decided: is what is in the cut of its home really too little?"""
+        committee = self._reading.committees[epoch]
+        if self._gaps & {(epoch, member) for member in committee.members}:
+            return
+        oracles = sum(lane in self._said[epoch, member] for member in committee.members)
+        if oracles >= committee.quorum:
+            self.fail(f"{_named(lane)} is not decided, and the cut holds what {oracles} oracles say of it")
 
     def _check(self, outcome: Outcome) -> None:
         lane = (outcome.session, outcome.task, outcome.lane)

@@ -126,18 +126,19 @@ class Ends(Checker):
         return True
 
     def _is_told(self) -> bool:
-        """The last client is shown what became of its answers."""
+        """The last client is shown what became of its answers, and they are paid: an opening may come a block later."""
+        late = self._late(self._bounds.told_ms + AGAIN_MS_MAX)
         waiting = [shown for shown in self._of_last() if self._is_ok(shown.lane) and shown.level < Level.FINALIZED]
-        if waiting and self._late(self._bounds.told_ms + AGAIN_MS_MAX):
+        if waiting and late:
             self.fail(f"is shown {waiting[0].level.name} of an answer that is final", self._last.host)
-        if not waiting:
-            self.finalized = sum(shown.level is Level.FINALIZED for shown in self._of_last())
-            for shown in self._of_last():
-                self._check_paid(shown.lane)
-        return not waiting
+        unpaid = [shown.lane for shown in self._of_last() if not self._is_paid(shown.lane)]
+        if unpaid and late:
+            self.fail(f"task {unpaid[0][1]} is not paid to its client's last ack", self._last.host)
+        self.finalized = sum(shown.level is Level.FINALIZED for shown in self._of_last())
+        return not waiting and not unpaid
 
     def _is_quiet(self) -> bool:
-        if self._quiet_us is None and self._late(2 * AGAIN_MS_MAX + self._bounds.told_ms):
+        if self._quiet_us is None and self._late(2 * AGAIN_MS_MAX):
             self._quiet_us = self.world.now_us
         return self._quiet_us is not None and self.world.now_us > self._quiet_us + QUIET_MS * 1_000
 
@@ -189,15 +190,14 @@ class Ends(Checker):
         known = self._ledger.outcomes.get(lane)
         return known is not None and known[0].verdict is Verdict.OK
 
-    def _check_paid(self, lane: Lane) -> None:
-        """Lane 0 is paid to the last ack, where its session was reserved and its cap allows it."""
+    def _is_paid(self, lane: Lane) -> bool:
+        """Whether lane 0 is paid to the last ack, where its session was reserved and its cap allows it."""
         state = self._ledger.states[self._ledger.best]
         session, view = state.session(lane[0]), state.lane(*lane)
         if session is None or view is None or not self._is_ok(lane) or session.spent_wei >= session.cap_wei:
-            return
+            return True
         due = self._due(lane, session)
-        if due is not None and view.paid_wei < due:
-            self.fail(f"task {lane[1]} is paid {view.paid_wei} wei, its client signed for {due}")
+        return due is None or view.paid_wei >= due
 
     def _due(self, lane: Lane, session: Session) -> int | None:
         """What the client's acks come to; None where a miner of the lane is not correct, or an order's cap is less."""

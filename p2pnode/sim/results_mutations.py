@@ -14,13 +14,14 @@ from p2pnode.sim.mutation import Mutation, replaced
 from protocol.committee import cut
 from protocol.committee.tree import Tree
 from protocol.core.signing import keccak
-from protocol.ledger import claims, reservations, verdicts
+from protocol.ledger import claims, payments, reservations, verdicts
 from protocol.light.headers import HeaderTrust
 from protocol.messages.committee import Certificate
 from protocol.results import commitment
 from protocol.results.observing import Desk
 from protocol.results.outcome import decide
 from protocol.roles.miner import orders
+from protocol.roles.oracle.outbox import Outbox
 from protocol.session.sampling import lane_seed
 
 Made = Callable[[], Any]
@@ -93,6 +94,12 @@ def _close_on_notarization(inner: Callable[..., Any], tree: Tree) -> Certificate
     return found
 
 
+def _speak_now(inner: Callable[..., Any], outbox: Any, view: Any, epoch: int, *args: Any) -> Any:
+    lanes = {lane: None for values in outbox._values.values() for lane in values}
+    outbox._values = {epoch: lanes} if lanes else {}
+    return inner(view, epoch, *args)
+
+
 def _believe(_inner: Callable[..., Any], _trust: Any, certified: Any) -> Any:
     return certified.header
 
@@ -125,7 +132,7 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
     "cut-per-task": Mutation(
         "a leader takes in what it likes of an oracle's batches",
         "results-pickers",
-        ("S6", "L10", "L1"),
+        ("S6",),
         10,
         lambda: replaced(cut, "_check_chains", lambda *_: None),
     ),
@@ -150,12 +157,26 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
         10,
         _around(Desk, "revealed", _count_early),
     ),
-    "final-on-notarization": Mutation(
-        "a member takes what is notarized for final, so a withdrawal counts that may yet be gone",
+    "home-epoch-ignored": Mutation(
+        "an oracle speaks of a lane in the epoch it is in, not in the lane's own",
+        "results-short-epochs",
+        ("S6",),
+        10,
+        _around(Outbox, "draft", _speak_now),
+    ),
+    "withdrawal-without-finality": Mutation(
+        "a member takes what is notarized for final, so a withdrawal counts in a block that may yet be gone",
         "results",
         ("S1", "S17"),
         5,
         _around(Tree, "settleable", _close_on_notarization),
+    ),
+    "withdrawal-unsigned": Mutation(
+        "money leaves an account at anybody's word",
+        "results-thieves",
+        ("S7",),
+        5,
+        lambda: replaced(payments, "verify", lambda *_: None),
     ),
     "header-believed": Mutation(
         "whoever follows the committee believes any header",

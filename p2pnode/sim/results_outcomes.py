@@ -67,8 +67,13 @@ class SeenByOne(Follower):
     def _in_time(self, host: Host, lane: Lane, brought: Brought, opened: Opened) -> bool:
         if brought.papers.session.opening.lanes == 1:
             return True
-        asked_us = self._seen.asked_us[lane[:2]].get(host.name)
-        return asked_us is not None and brought.at_us <= asked_us <= opened.at_us
+        asked_us = self._seen.asked_us[lane[:2]][host.name]
+        closed_us = self._seen.closed_us[lane[:2]].get(host.name)
+        if not asked_us or closed_us is None:
+            return False
+        # What is closed stays closed in the same life at once, and in later ones if it was on the disk.
+        until_us = min(closed_us, asked_us.get(brought.life, closed_us))
+        return brought.at_us <= until_us and min(asked_us.values()) <= opened.at_us
 
     def entered(self, entered: Entered) -> None:
         """A lane is decided."""

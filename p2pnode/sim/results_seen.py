@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from p2pnode.sim.checkers import Checker
+from p2pnode.sim.disk import Batch as Records
 from p2pnode.sim.drive import Drive
 from p2pnode.sim.host import Host
 from protocol.committee.certificates import verify_batch
@@ -16,7 +17,7 @@ from protocol.committee.cut import Cut
 from protocol.core.codec import Message, unpack
 from protocol.core.errors import DecodeError, RemoteProtocolError
 from protocol.core.ids import NodeId
-from protocol.core.machine import GossipReceived, Received, Send, SendAll
+from protocol.core.machine import GossipReceived, Persist, Received, Send, SendAll
 from protocol.core.signing import Domain, typed_digest, verify
 from protocol.messages.committee import BODY_BYTES_MAX, CONTENT_BYTES_MAX, Offer, Propose, SignedBatch
 from protocol.messages.results import (
@@ -36,6 +37,7 @@ from protocol.messages.results import (
 )
 from protocol.messages.sessions import LANES_MAX, OpenSession, SessionOpen, session_id
 from protocol.messages.tasks import Ack, AckMessage, LaneEnded, SegmentHead, SegmentStart, SubmitTask, TaskOrder
+from protocol.results.closed_tasks import CLOSED, unpack_closed
 from protocol.results.commitment import ResultError, check_commit, check_opening, check_opens
 from protocol.roles.oracle import OracleMachine
 
@@ -94,8 +96,10 @@ class Seen(Checker):
         """Lanes that anybody sent a commit of."""
         self.openings: dict[Lane, dict[str, list[Opened]]] = defaultdict(lambda: defaultdict(list))
         """By correct oracle, in the order in which they came."""
-        self.asked_us: dict[Task, dict[str, int]] = defaultdict(dict)
-        """When each oracle first asked for the openings of a task."""
+        self.asked_us: dict[Task, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+        """When each correct oracle took no more commits of a task, in each of its lives: openings count from then."""
+        self.closed_us: dict[Task, dict[str, int]] = defaultdict(dict)
+        """When it had that on its disk: from then on no commit counts, in no life."""
         self.batches: dict[Batch, dict[bytes, SignedBatch]] = defaultdict(dict)
         """By digest; a correct oracle signs one of a number."""
         self.values: dict[Lane, dict[NodeId, dict[Observation, int]]] = defaultdict(lambda: defaultdict(dict))
@@ -174,13 +178,25 @@ class Seen(Checker):
             self._opened(host, message.signed, message.opening)
 
     def handled(self, drive: Drive, event: object, effects: list[object]) -> None:
-        """An oracle asks for openings: from now on it takes no more commits of the task."""
-        if drive.host.correct and isinstance(drive.machine, OracleMachine):
-            for effect in effects:
-                message = effect.message if isinstance(effect, Send | SendAll) else None
-                if isinstance(message, RevealAsked):
-                    asked = self.asked_us[message.session, message.task]
-                    asked.setdefault(drive.host.name, self.world.now_us)
+        """An oracle writes down that it takes no more commits of a task, or asks for its openings."""
+        if not (drive.host.correct and isinstance(drive.machine, OracleMachine)):
+            return
+        for effect in effects:
+            tasks = list(_closed_in(effect.records)) if isinstance(effect, Persist) else []
+            if isinstance(effect, Send | SendAll) and isinstance(effect.message, RevealAsked):
+                tasks.append((effect.message.session, effect.message.task))
+            for task in tasks:
+                self.asked_us[task][drive.host.name].setdefault(drive.host.incarnation, self.world.now_us)
+
+    def durable(self, host: Host, records: Records) -> None:
+        """That is on its disk."""
+        if host.correct:
+            for task in _closed_in(records):
+                self.closed_us[task].setdefault(host.name, self.world.now_us)
+
+    def started(self, host: Host) -> None:
+        """Of what was being written at a crash some may be durable after all."""
+        self.durable(host, tuple(host.disk.records.items()))
 
     def _brought(self, host: Host, message: CommitMessage) -> None:
         commit = message.signed.commit
@@ -270,6 +286,13 @@ def _names(papers: Papers, signed: SignedCommit) -> bool:
     commit, assignment = signed.commit, papers.assignment
     named = list(zip(assignment.miners, assignment.generations, strict=False))
     return commit.lane < len(named) and named[commit.lane] == (commit.miner, commit.generation)
+
+
+def _closed_in(records: Records) -> Iterator[Task]:
+    for name, value in records:
+        if name.startswith(CLOSED) and value is not None:
+            order = unpack_closed(value).papers.order
+            yield order.session, order.task
 
 
 def batches_of(body: bytes) -> tuple[SignedBatch, ...]:

@@ -99,11 +99,14 @@ class SparseTree:
 
     def set(self, key: bytes, value: bytes) -> "SparseTree":
         """The tree in which a key has this value."""
-        return SparseTree(_with(self._top, 0, _Leaf(_path(key), key, value)))
+        return self._of(_with(self._top, 0, _Leaf(_path(key), key, value)))
 
     def delete(self, key: bytes) -> "SparseTree":
         """The tree in which a key has no value."""
-        return SparseTree(_without(self._top, 0, _path(key)))
+        return self._of(_without(self._top, 0, _path(key)))
+
+    def _of(self, top: _Node) -> "SparseTree":
+        return self if top is self._top else SparseTree(top)
 
     def updated(self, changes: Iterable[tuple[bytes, bytes | None]]) -> "SparseTree":
         """The tree after changes, each a key and its new value; None where it has none any more."""

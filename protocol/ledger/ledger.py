@@ -9,7 +9,7 @@ from protocol.committee.members import Committee
 from protocol.committee.payload import HOMES_KEPT, NextCommittee, same_members
 from protocol.core.errors import DecodeError
 from protocol.core.genesis import Genesis
-from protocol.core.ids import Digest, NodeId
+from protocol.core.ids import Digest
 from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.core.sparse import SparseTree

@@ -14,14 +14,11 @@ from protocol.messages.results import SignedWithdraw
 BP = 10_000
 
 
-def reserve(work: Working, client: bytes, amount_wei: int) -> bool:
-    """Bind some of what a client has; whether it has as much. Spec: [LEDGER-RESERVE.1]"""
+def reserve(work: Working, client: bytes, amount_wei: int) -> None:
+    """Bind some of what a client has."""
     account = work.account(client)
-    if account.balance_wei < amount_wei:
-        return False
     balance, reserved = account.balance_wei - amount_wei, account.reserved_wei + amount_wei
     work.set_account(client, msgspec.structs.replace(account, balance_wei=balance, reserved_wei=reserved))
-    return True
 
 
 def release(work: Working, session: Session) -> None:

@@ -115,14 +115,16 @@ def _decided(work: Working, miner: Miner, passed: bool, votes: list[Vote]) -> Mi
     miner = msgspec.structs.replace(miner, call=None)
     if not passed:
         return _stands(work, miner, PoolState.JAILED)
+    miner = msgspec.structs.replace(_stands(work, miner, PoolState.AVAILABLE), tested_epoch=work.epoch)
+    # Who scored a lane instead of giving a challenge has measured no speed.
+    measured = [vote for vote in votes if vote.tokens_per_second]
+    if not measured:
+        return miner
     # Of two in the middle the worse one: f of them may be of faulty oracles.
-    speeds = sorted(vote.tokens_per_second for vote in votes)
-    waits = sorted(vote.first_token_ms for vote in votes)
+    speeds = sorted(vote.tokens_per_second for vote in measured)
+    waits = sorted(vote.first_token_ms for vote in measured)
     return msgspec.structs.replace(
-        _stands(work, miner, PoolState.AVAILABLE),
-        tested_epoch=work.epoch,
-        tokens_per_second=speeds[(len(votes) - 1) // 2],
-        first_token_ms=waits[len(votes) // 2],
+        miner, tokens_per_second=speeds[(len(speeds) - 1) // 2], first_token_ms=waits[len(waits) // 2]
     )
 
 

@@ -30,8 +30,8 @@ def take_session(work: Working, signed: SignedSession) -> None:
         verify(name, signed.signature, opening.client, "the session")
     except SignatureError:
         return
-    if reserve(work, opening.client, opening.cap_wei):
-        work.write(Section.SESSIONS, name, _reserved(work, signed))
+    reserve(work, opening.client, opening.cap_wei)
+    work.write(Section.SESSIONS, name, _reserved(work, signed))
 
 
 def _reserved(work: Working, signed: SignedSession) -> Session:

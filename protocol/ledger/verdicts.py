@@ -28,12 +28,10 @@ def observe(work: Working, home: Home, value: Observation) -> OpenLane | None:
     place = work.homes[home_epoch].index(NodeId(oracle))
     said = Said(place, value.verdict, value.root, value.count)
     key = lane_key(value.session, value.task, value.lane)
-    for epoch in work.homes:
-        decided = work.lane(lanes_of(epoch), key)
-        if decided is not None:
-            if epoch == home_epoch and decided.said_by(place) is None:
-                _write(work, lanes_of(epoch), key, decided, said)
-            return None
+    if (decided := _decided(work, key)) is not None:
+        if decided.home_epoch == home_epoch and decided.said_by(place) is None:
+            _write(work, lanes_of(home_epoch), key, decided, said)
+        return None
     name = open_key(home_epoch, key)
     lane = work.lane(Section.OPEN, name)
     if lane is None:
@@ -45,6 +43,11 @@ def observe(work: Working, home: Home, value: Observation) -> OpenLane | None:
         return None
     _write(work, Section.OPEN, name, lane, said)
     return home_epoch, key
+
+
+def _decided(work: Working, key: bytes) -> Lane | None:
+    """The lane, if it has its outcome, of whatever home epoch: there is no second one. Spec: [OUTCOME-ONE.1]"""
+    return next((lane for epoch in work.homes if (lane := work.lane(lanes_of(epoch), key)) is not None), None)
 
 
 def _write(work: Working, section: Section, key: bytes, lane: Lane, said: Said) -> None:
@@ -67,7 +70,7 @@ def _decide(work: Working, home_epoch: int, key: bytes, lane: Lane) -> None:
     f = faulty_max(len(members))
     values = [Observation(session, task, number, said.verdict, said.root, said.count) for said in lane.said]
     verdict, root, count = decide(values, f)
-    _forget_open(work, home_epoch, key, lane)
+    _forget_open(work, key)
     outcome = Outcome(session, task, number, verdict, root, count, home_epoch, 0)
     claims = tuple(claim for claim in lane.claims if (claim.root, claim.count) == (root, count))
     decided = msgspec.structs.replace(lane, claims=claims, outcome=outcome)
@@ -108,17 +111,22 @@ def run_out(work: Working) -> None:
         home_epoch, key = int.from_bytes(name[:8], "big"), name[8:]
         if home_epoch > work.epoch - HOMES_KEPT:
             continue
-        lane = Lane.read(data)
-        if len(lane.said) > faulty_max(len(work.homes[home_epoch])):
+        if len(Lane.read(data).said) > faulty_max(len(work.homes[home_epoch])):
             session, task, number = place_of(key)
             work.append(Outcome(session, task, number, Verdict.UNDECIDED, ZERO_DIGEST, 0, home_epoch, 0))
-        _forget_open(work, home_epoch, key, lane)
+            _forget_open(work, key)
+        else:
+            work.write(Section.OPEN, name, None)
 
 
-def _forget_open(work: Working, home_epoch: int, key: bytes, lane: Lane) -> None:
-    work.write(Section.OPEN, open_key(home_epoch, key), None)
-    opener = (home_epoch, work.homes[home_epoch][lane.opener])
-    work.opened[opener] -= 1
+def _forget_open(work: Working, key: bytes) -> None:
+    """A lane has its outcome: what was said of it at any home is done with."""
+    for home_epoch, members in work.homes.items():
+        name = open_key(home_epoch, key)
+        lane = work.lane(Section.OPEN, name)
+        if lane is not None:
+            work.write(Section.OPEN, name, None)
+            work.opened[home_epoch, members[lane.opener]] -= 1
 
 
 def place_of(key: bytes) -> tuple[bytes, int, int]:

@@ -101,6 +101,8 @@ class LaneLevels:
         self._committee = trust.committee(result.home_epoch)
         self.result = result
         self.level = Level.STREAMED
+        self.proved: dict[Level, None] = {}
+        """The levels of which the proof is here, as they came: one above may come before one below."""
         self.final: Final | None = None
         self.evidence: dict[NodeId, tuple[SignedBatch, SignedBatch]] = {}
         """Two batches of one oracle with two values for this lane."""
@@ -199,6 +201,7 @@ class LaneLevels:
 
     def _reach(self, level: Level) -> bool:
         """Spec: [LEVEL-RISES.1]"""
-        risen = level > self.level
+        new = level not in self.proved
+        self.proved[level] = None
         self.level = max(self.level, level)
-        return risen
+        return new

@@ -89,11 +89,9 @@ class AnswerEnded(Message, frozen=True):
 
 @message(kind=77, limit_bytes=128)
 class TranscriptAsked(Message, frozen=True):
-    """An oracle asks what the miner wrote in a lane whose client agreed to audits."""
+    """An oracle asks for the transcript that a certified result root binds."""
 
-    session: Bytes32
-    task: U32
-    lane: U8
+    root: Bytes32
 
 
 @message(kind=78, limit_bytes=1 << 20)

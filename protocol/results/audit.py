@@ -146,11 +146,8 @@ def before_stop(text: bytes, stops: Sequence[bytes]) -> bytes:
     return text[: min(found)[1]] if found else text
 
 
-def check_transcript(domain: Domain, root: bytes, miner: bytes, transcript: Transcript) -> int:
-    """Whether a transcript is what a result root binds, to its last byte. Raises AnswerFault, TranscriptError.
-
-    Returns the index of the first token that ``miner`` itself wrote. Spec: [TEST-TRANSCRIPT.1]
-    """
+def transcript_root(domain: Domain, transcript: Transcript) -> Digest:
+    """The result root that binds a transcript. Raises AnswerFault, TranscriptError for one that none binds."""
     order, prompt, heads = transcript.order, transcript.prompt, transcript.heads
     if (order.prompt, order.sampling) != (prompt.commitment(), prompt.sampling.digest()):
         raise AnswerFault("prompt", "the order commits to another one")
@@ -158,11 +155,20 @@ def check_transcript(domain: Domain, root: bytes, miner: bytes, transcript: Tran
         raise AnswerFault("tokens", "as many texts as tokens")
     chain = close_chain(_chain(domain, transcript), transcript.end)
     segments = chain_heads(ZERO_DIGEST, (typed_digest(domain, head) for head in heads))
-    if result_root(domain, order, heads[-1].model, segments, chain, len(transcript.ids)) != root:
+    return result_root(domain, order, heads[-1].model, segments, chain, len(transcript.ids))
+
+
+def check_transcript(domain: Domain, root: bytes, miner: bytes, transcript: Transcript) -> int:
+    """Whether a transcript is what a result root binds, to its last byte. Raises AnswerFault, TranscriptError.
+
+    Returns the index of the first token that ``miner`` itself wrote. Spec: [TEST-TRANSCRIPT.1]
+    """
+    if transcript_root(domain, transcript) != root:
         raise AnswerFault("root", "the committee certified another result")
-    if heads[-1].miner != miner:
+    last = transcript.heads[-1]
+    if last.miner != miner:
         raise AnswerFault("head.miner", "another miner wrote its end")
-    return heads[-1].start_index
+    return last.start_index
 
 
 def _chain(domain: Domain, transcript: Transcript) -> Digest:

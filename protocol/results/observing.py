@@ -7,13 +7,13 @@ nothing sent. What this oracle has signed before is told to the desk, or is in t
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from protocol.committee.members import faulty_max
 from protocol.core.deadlines import Deadlines
-from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NOBODY, ZERO_DIGEST, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.committee import SignedBatch
-from protocol.messages.evidence import ConflictingCommits, ConflictingValues, FalseReveal
+from protocol.messages.evidence import ConflictingValues, FalseReveal
 from protocol.messages.results import (
     CommitMessage,
     Commits,
@@ -25,8 +25,9 @@ from protocol.messages.results import (
     Verdict,
 )
 from protocol.results.bare_commits import BareCommits
+from protocol.results.claims import Claims
 from protocol.results.closed_tasks import ClosedTask, closed_key, closed_record, unpack_closed
-from protocol.results.commitment import ResultError, check_commit
+from protocol.results.commitment import ResultError
 from protocol.results.evidence import observations_of
 from protocol.results.findings import CommitsClosed, Contradicted, Dropped, Finding, Known, Observed, Reopened
 from protocol.results.hearsay import Hearsay
@@ -49,6 +50,7 @@ class Desk:
         self.open = OpenLanes(params)
         self.hearsay = Hearsay(params.lanes_observed_max)
         self.bare = BareCommits(params)
+        self._claims = Claims(domain, self.open, self.bare)
         self._until: Deadlines[Task] = Deadlines()
 
     def next_deadline(self) -> int | None:
@@ -73,9 +75,9 @@ class Desk:
             return []
         if papers.session.opening.lanes > self._params.lanes_max:
             raise ResultError("papers", f"a session has at most {self._params.lanes_max} lanes")
-        again = self._again(name, signed, source)
-        if again is not None:
-            return again
+        held = None if task is None else task.lanes.get(signed.commit.lane)
+        if task is not None and (task.closed or (held is not None and held.value is not None)):
+            return self._too_late(name, held, signed, source)
         check_papers(self._domain, papers, None if task is None else task.papers)
         check_claim(self._domain, papers, signed)
         if task is None:
@@ -85,10 +87,9 @@ class Desk:
             self._until.set(name, now_ms + self._params.commit_window_ms)
         if task.home_epoch != papers.order.home_epoch or (task.papers and task.papers.order != papers.order):
             return []
-        found = self._raise_papers(name, task, message)
-        found += self._claim(name, task, signed, papers.assignment.number)
-        held = self.open.get(lane)
-        if held is not None and held.commit is not None and held.commit.commit == signed.commit:
+        found = self._claims.take(name, task, message)
+        held = task.lanes[signed.commit.lane]
+        if held.commits_to(signed):
             held.came_by(source)
             held.committed = held.committed or message
             found += self._opened_at_once(name, task, message, now_ms)
@@ -124,9 +125,9 @@ class Desk:
                 continue
             first = self.bare.hold(name, signed, now_ms)
             if first is not None:
-                found += self._two_commits(first, signed)
+                found += self._claims.contradiction(first, signed)
             elif task is not None and task.papers is not None:
-                found += self._adopt(name, task)
+                found += self._claims.adopt(name, task)
                 found += self._close_if_complete(name, task, known, now_ms)
         return found
 
@@ -151,7 +152,7 @@ class Desk:
                 self.said(home_epoch, value)
             elif self.me in members and not self._done(lane, known):
                 told = (self.hearsay.oracles(lane) | frozenset(known.spoken(lane))) & members
-                found += self._told(lane, home_epoch, now_ms) if len(told) > (len(members) - 1) // 3 else []
+                found += self._told(lane, home_epoch, now_ms) if len(told) > faulty_max(len(members)) else []
         return found
 
     def said(self, home_epoch: int, value: Observation) -> None:
@@ -171,7 +172,10 @@ class Desk:
         return None if held is None or held.signed or self._done(lane, known) else held.value
 
     def unheard(self, known: Known, before_ms: int) -> Iterator[tuple[OpenLane, frozenset[NodeId]]]:
-        """Lanes that this oracle gave a value before a time, and the members of their home that gave none so far."""
+        """Lanes that this oracle gave a value before a time, and the members of their home that gave none so far.
+
+        Spec: [COMMIT-PASSED-ON.1]
+        """
         for lane, task, held in self.open.all():
             if held.value is not None and held.signed and held.committed is not None and held.valued_ms <= before_ms:
                 heard = self.hearsay.oracles(lane) | frozenset(known.spoken(lane)) | {self.me}
@@ -232,73 +236,19 @@ class Desk:
     # Commits
 
     def _is_home(self, home_epoch: int, known: Known) -> bool:
+        """Whether this oracle is one of those that observe what was ordered in an epoch. Spec: [OBSERVE-HOME.1]"""
         return self.me in known.homes.get(home_epoch, ())
 
-    def _again(self, name: Task, signed: SignedCommit, source: int | None) -> list[Finding] | None:
-        """What follows from a commit that is not new; None if it may be."""
-        task = self.open.tasks.get(name)
-        lane = None if task is None else task.lanes.get(signed.commit.lane)
-        if task is None or (lane is None and not task.closed):
-            return None
-        if (
-            lane is not None
-            and lane.commit is not None
-            and lane.commit.commit == signed.commit
-            and (task.closed or lane.value is not None)
-        ):
-            lane.came_by(source)
-            asked = task.closed and lane.value is None and source is not None
-            return [CommitsClosed(name, None, (source,))] if asked and source is not None else []
-        if task.closed or (lane is not None and lane.value is not None):
-            # Too late, but it may contradict the one that counts.
-            return [] if lane is None or lane.commit is None else self._two_commits(lane.commit, signed)
-        return None
-
-    def _raise_papers(self, name: Task, task: OpenTask, message: CommitMessage) -> list[Finding]:
-        """Papers that hold; the highest assignment counts, and the commits that came without papers with it."""
-        if task.papers is None or message.papers.assignment.number > task.papers.assignment.number:
-            task.papers = message.papers
-            for lane in assigned(message.papers.assignment):
-                self.open.lane(name, lane)
-        return self._adopt(name, task)
-
-    def _adopt(self, name: Task, task: OpenTask) -> list[Finding]:
-        assert task.papers is not None
-        found: list[Finding] = []
-        for signed in self.bare.of(name):
-            if names(task.papers.assignment, signed.commit):
-                try:
-                    check_commit(self._domain, signed)
-                except RemoteProtocolError:
-                    continue
-                found += self._claim(name, task, signed, task.papers.assignment.number)
-        return found
-
-    def _claim(self, name: Task, task: OpenTask, signed: SignedCommit, number: int) -> list[Finding]:
-        """A valid commit. Of one miner and generation the first counts, of two the one with the higher assignment.
-
-        Spec: [COMMIT-FIRST.1]
-        """
-        lane = self.open.lane(name, signed.commit.lane)
-        if task.closed or lane.value is not None:
+    def _too_late(self, name: Task, held: OpenLane | None, signed: SignedCommit, source: int | None) -> list[Finding]:
+        """A commit after the commits were closed, or the lane observed. Who says again the one that counts is asked
+        again to open it; another one may contradict it."""
+        if held is None or held.commit is None:
             return []
-        if lane.commit is not None and place_of(lane.commit.commit) == place_of(signed.commit):
-            lane.number = max(lane.number, number)
-            return self._two_commits(lane.commit, signed)
-        if lane.commit is None or number > lane.number:
-            lane.commit, lane.number, lane.committed = signed, number, None
-            lane.sources.clear()
-        return []
-
-    def _two_commits(self, first: SignedCommit, second: SignedCommit) -> list[Finding]:
-        if first.commit == second.commit or place_of(first.commit) != place_of(second.commit):
-            return []
-        try:
-            for signed in (first, second):
-                check_commit(self._domain, signed)
-        except RemoteProtocolError:
-            return []
-        return [Contradicted(ConflictingCommits(first, second))]
+        if not held.commits_to(signed):
+            return self._claims.contradiction(held.commit, signed)
+        held.came_by(source)
+        asked = held.value is None and source is not None
+        return [CommitsClosed(name, None, (source,))] if asked and source is not None else []
 
     def _close_if_complete(self, name: Task, task: OpenTask, known: Known, now_ms: int) -> list[Finding]:
         """Close the commits if every lane that has a miner has that miner's. Spec: [REVEAL-ASKED.1]"""
@@ -383,7 +333,10 @@ class Desk:
         return [self._fix(task, shown, opening, now_ms)]
 
     def _reopened(self, task: OpenTask, lane: OpenLane, opening: Opening) -> list[Finding]:
-        """An opening of a lane that has its value: of use if the client has acknowledged more since."""
+        """An opening of a lane that has its value: of use if the client has acknowledged more since.
+
+        Spec: [OPENING-LATER.1]
+        """
         if lane.value is None or lane.value.verdict is not Verdict.OK or task.papers is None or lane.commit is None:
             return []
         if acked(opening) <= lane.acked or lane.openings >= OPENINGS_MAX:

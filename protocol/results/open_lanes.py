@@ -43,6 +43,10 @@ class OpenLane:
     sources: dict[int, None] = field(default_factory=dict)
     """The streams it came by, the newest last."""
 
+    def commits_to(self, signed: SignedCommit) -> bool:
+        """Whether the commit that counts is this one, whatever bytes its signature has."""
+        return self.commit is not None and self.commit.commit == signed.commit
+
     def came_by(self, source: int | None) -> None:
         """Remember a stream."""
         if source is None:

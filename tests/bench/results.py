@@ -2,7 +2,8 @@
 
 A committee of four, two routers, and miners with the toy engine answer so many tasks a second, all with production's
 machines and real signatures, one after the other on one core in the simulator; nodes are a millisecond apart and as far
-from their disks. So the time to *certified* and *finalized* is virtual, without CPU: the messages' own way and the
+from their disks: at 50 tasks/s the machines alone take one core and a half, so two cores do not carry processes and
+libp2p as well. So the time to *certified* and *finalized* is virtual, without CPU: the messages' own way and the
 intervals that oracles keep; what they compute is reported beside it, and has to fit into one core a node. Everything
 else is counted: messages, bytes and signatures of a task from its order to its finalized outcome, and what goes over
 gossip in any one second, which has to stay within the topics' budgets. Ratios are to the first row.
@@ -278,11 +279,11 @@ def _holds(row: dict[str, Any]) -> bool:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        waits = {what: "/".join(f"{wait:.0f}" for wait in pair) for what, pair in row["waits_ms"].items()}
+        waits = [f"{what} {pair[0]:.0f}/{pair[1]:.0f}" for what, pair in row["waits_ms"].items()]
         print(f"{row['lanes']} lane(s): {row['tasks_per_s']:.1f} tasks/s, {row['tasks']} tasks measured")
-        print(f"  ends           {row['ends']}")
-        print(f"  reached        {row['reached']}")
-        print(f"  ms p50/p99     {waits}  (virtual; results: from the answer's signed end)")
+        print(f"  ends           {_figures(row['ends'], 0)}")
+        print(f"  reached        {_figures(row['reached'], 0)}")
+        print(f"  ms p50/p99     {', '.join(waits)}  (virtual; results: from the answer's signed end)")
         messages, kilobytes = row["stream_messages"], {name: size / 1_000 for name, size in row["stream_bytes"].items()}
         print(f"  streams a task {_figures(messages, 1)}: {sum(messages.values()):.1f} messages")
         print(f"    kB           {_figures(kilobytes, 1)}: {sum(kilobytes.values()):.1f} kB")

@@ -19,6 +19,7 @@ def test_the_height_rises_on_a_terminal_and_goes_on_in_the_same_folder(tmp_path:
             "oracle-1",
             *(f"oracle-{n}" for n in (1, 2, 2, 3, 3, 4, 4)),
             "oracle-1",
+            "oracle-1",
         ]
         for _ in range(2):
             terminal.expect(r"epoch 1, height [1-9]\d* final, oracle-\d leads the next; 4 of 4 oracles there")

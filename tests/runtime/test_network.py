@@ -19,6 +19,7 @@ import pytest
 
 P2PNODE = [sys.executable, "-m", "p2pnode.cli.entry"]
 STORY = "Tell me a story about a rabbit."
+LEVELS = ("committed", "certified", "finalized")
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,14 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
         "lease granted",
         "first signed frame",
         "signed end verified",
+        *LEVELS,
         "miner killed",
         "another miner took over",
         "same answer",
+        *LEVELS,
         "session closed",
+        "paid",
+        "client's account",
         *(f"height {height} final" for height in heights[:4]),
         "oracle killed",
         f"height {heights[4]} final",

@@ -177,6 +177,8 @@ class TaskLevel:
     """After a task's signed end: how certain its answer has become. Levels of one task only rise."""
 
     level: Level
+    proved: tuple[Level, ...]
+    """This and others whose proof is here; one above may have come before one below."""
     after_ms: int
     """Since the signed end."""
     agreeing: int

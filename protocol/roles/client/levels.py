@@ -112,7 +112,5 @@ class Levels:
     def _told(settling: Settling, now_ms: int) -> Deliver:
         lane = settling.lane
         after_ms = now_ms - settling.ended_ms
-        item = TaskLevel(
-            lane.level, after_ms, lane.agreeing, lane.members, lane.final, lane.against, len(lane.evidence)
-        )
-        return Deliver(settling.handle, item)
+        known = (lane.agreeing, lane.members, lane.final, lane.against, len(lane.evidence))
+        return Deliver(settling.handle, TaskLevel(lane.level, tuple(lane.proved), after_ms, *known))

@@ -1,7 +1,8 @@
 """The miner under test: a machine of its own that answers the committee's oracles, on one slot, in turns.
 
 A challenge is answered like an order, but nobody pays for it. So oracles wait in a queue, at most one challenge each;
-one is answered at a time; and an oracle that was served waits as long as that took before it is served again.
+one is answered at a time; and an oracle that was served waits as long as that took before it is served again. The slot
+is one that is not offered to sessions.
 """
 
 from collections.abc import Collection
@@ -12,7 +13,7 @@ from msgspec import structs
 from protocol.core.codec import Message
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
-from protocol.core.ids import ModelDigest, NodeId
+from protocol.core.ids import Digest, ModelDigest, NodeId
 from protocol.core.machine import (
     Channel,
     ChannelClosed,
@@ -33,8 +34,10 @@ from protocol.messages.audits import (
     ChallengeGiven,
     ChallengeOffered,
     ChallengeReady,
+    Transcript,
     TranscriptAsked,
 )
+from protocol.results.audit import transcript_root
 from protocol.results.challenge import check_challenge, is_complete, question
 from protocol.roles.miner.events import (
     CancelGeneration,
@@ -122,7 +125,7 @@ class AnswerMachine:
             case Produced() | Generated() | GenerationFailed():
                 return self._progress(event, now_ms)
             case KeepTranscript():
-                self.transcripts.keep(event.lane, event.transcript, now_ms)
+                return self._keep(event.transcript, now_ms)
         return []
 
     def _opened(self, event: ChannelOpened, now_ms: int) -> list[object]:
@@ -225,11 +228,20 @@ class AnswerMachine:
 
     # Transcripts
 
+    def _keep(self, transcript: Transcript, now_ms: int) -> list[object]:
+        try:
+            root = transcript_root(self._domain, transcript)
+        except RemoteProtocolError as error:
+            # Whoever began the lane handed on what nothing binds.
+            return [Note("answers.not-kept", (("why", str(error)),))]
+        self.transcripts.keep(root, transcript, now_ms)
+        return []
+
     def _asked(self, channel: Channel, asked: TranscriptAsked, now_ms: int) -> list[object]:
         if self._is_mine(channel) or channel in self._waiting:
             raise RemoteProtocolError("the stream carries a challenge")
         self._forget(channel)
-        kept = self.transcripts.get((asked.session, asked.task, asked.lane))
+        kept = self.transcripts.get(Digest(asked.root))
         if kept is None:
             return _refused(channel, "not_held", 0)
         return [Send(channel, structs.replace(kept, build=self._settings.build)), Close(channel)]

@@ -136,7 +136,7 @@ class Lane:
         """What is to be kept of the lane, once its end is signed. Spec: [TEST-KEPT.1]"""
         if self.draft is None or self.writer is None or self._end is None:
             return []
-        return [self.draft.finish(self.order, self.generation[2], (*self.earlier, self.writer.head), self._end)]
+        return [self.draft.finish(self.order, (*self.earlier, self.writer.head), self._end)]
 
     def relay_from(self, index: int, chain: bytes) -> list[Message]:
         """Go on through the router, from what the client has: the same frames again, then new ones.

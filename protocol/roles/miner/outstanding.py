@@ -204,6 +204,7 @@ class Outstanding:
         return self._links.send_all(result.reveal(), RESULTS)
 
     def _tick(self, now_ms: int) -> list[object]:
+        """Bare commits leave, many of them together. Spec: [COMMIT-BATCH.1]"""
         due = [self.held[name] for name in self._bare]
         self._bare.clear()
         effects: list[object] = []

@@ -112,7 +112,10 @@ def record_of(commit: Commit) -> bytes:
 
 
 def make_result(domain: Domain, sign: Sign, salt_key: bytes, lane: Lane, now_ms: int) -> StoredResult:
-    """The result of a lane whose end is signed. Spec: [RESULT-ROOT.1] [COMMIT-SALT.1]"""
+    """The result of a lane whose end is signed.
+
+    Spec: [RESULT-ROOT.1] [COMMIT-SALT.1] [RESULT-SECRET.1]
+    """
     assert lane.writer is not None and lane.papers is not None
     papers, own = lane.papers, lane.writer.head
     order, heads = papers.order, (*lane.earlier, own)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from protocol.core.codec import pack
 from protocol.core.deadlines import Deadlines
+from protocol.core.ids import Digest
 from protocol.core.machine import NO_KEY, Key
 from protocol.messages.audits import Transcript
 from protocol.messages.tasks import EndRecord, Prompt, SegmentHead, TaskOrder
-from protocol.roles.miner.events import GenerationKey
 
 KEPT_MS = 3_600_000
 KEPT_BYTES_MAX = 32 << 20
@@ -30,20 +30,17 @@ class Draft:
         self.ids += ids
         self.texts += texts
 
-    def finish(self, order: TaskOrder, lane: int, heads: Sequence[SegmentHead], end: EndRecord) -> "KeepTranscript":
+    def finish(self, order: TaskOrder, heads: Sequence[SegmentHead], end: EndRecord) -> "KeepTranscript":
         """The lane has ended; what was made and not sent is none of it."""
         count = end.completion_tokens
-        whole = Transcript(
-            order, self.prompt, tuple(heads), tuple(self.ids[:count]), tuple(self.texts[:count]), end, ""
-        )
-        return KeepTranscript((order.session, order.task, lane), whole)
+        ids, texts = tuple(self.ids[:count]), tuple(self.texts[:count])
+        return KeepTranscript(Transcript(order, self.prompt, tuple(heads), ids, texts, end, ""))
 
 
 @dataclass(frozen=True, slots=True)
 class KeepTranscript:
     """Hand a lane's transcript to whoever answers the oracles; ``build`` is for that one to say."""
 
-    lane: GenerationKey
     transcript: Transcript
     key: Key = NO_KEY
 
@@ -52,8 +49,9 @@ class Transcripts:
     """What is kept: each for ``KEPT_MS``, ``KEPT_BYTES_MAX`` in all; of more, the oldest goes. Spec: [TEST-KEPT.1]"""
 
     def __init__(self) -> None:
-        self._kept: dict[GenerationKey, tuple[Transcript, int]] = {}
-        self._ends: Deadlines[GenerationKey] = Deadlines()
+        self._kept: dict[Digest, tuple[Transcript, int]] = {}
+        """By the result root that binds each."""
+        self._ends: Deadlines[Digest] = Deadlines()
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -63,30 +61,30 @@ class Transcripts:
         """When the oldest one goes."""
         return self._ends.next()
 
-    def keep(self, lane: GenerationKey, transcript: Transcript, now_ms: int) -> None:
+    def keep(self, root: Digest, transcript: Transcript, now_ms: int) -> None:
         """Take one; what could not be sent in one message is not kept."""
         size = len(pack(transcript)) + _OTHER_BYTES
         if size > Transcript.LIMIT_BYTES:
             return
-        self._drop(lane)
-        self._kept[lane] = transcript, size
-        self._ends.set(lane, now_ms + KEPT_MS)
+        self._drop(root)
+        self._kept[root] = transcript, size
+        self._ends.set(root, now_ms + KEPT_MS)
         self.bytes += size
         while self.bytes > KEPT_BYTES_MAX:
             self._drop(next(iter(self._kept)))
 
-    def get(self, lane: GenerationKey) -> Transcript | None:
-        """What was written in a lane, if it is still kept."""
-        kept = self._kept.get(lane)
+    def get(self, root: Digest) -> Transcript | None:
+        """What a result root binds, if it is still kept."""
+        kept = self._kept.get(root)
         return kept[0] if kept is not None else None
 
     def expire(self, now_ms: int) -> None:
         """Forget what was kept long enough."""
-        for lane in self._ends.due(now_ms):
-            self._drop(lane)
+        for root in self._ends.due(now_ms):
+            self._drop(root)
 
-    def _drop(self, lane: GenerationKey) -> None:
-        kept = self._kept.pop(lane, None)
+    def _drop(self, root: Digest) -> None:
+        kept = self._kept.pop(root, None)
         if kept is not None:
-            self._ends.clear(lane)
+            self._ends.clear(root)
             self.bytes -= kept[1]

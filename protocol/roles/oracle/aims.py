@@ -15,7 +15,7 @@ def aims(
 
     Args:
         closing: What closed the epoch before.
-        keeps_batches: Whether a batch of this node is not final.
+        keeps_batches: Whether a batch of this node is not final, or still to be signed.
     """
     state, committee = simplex.tree.base.state, simplex.committee
     before = state.homes.get(committee.epoch - 1, ()) if hands_over(simplex, me, closing) else ()

@@ -27,6 +27,11 @@ class Batches:
         self._last_ms = 0
         """When the last one was signed."""
         self._next_ms: int | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """The disk failed: no batch is signed any more."""
+        self._stopped, self._next_ms = True, None
 
     def next_deadline(self) -> int | None:
         """When something may be signed."""
@@ -34,6 +39,8 @@ class Batches:
 
     def next(self, view: LedgerView, epoch: int, final: LedgerState, now_ms: int) -> Made | None:
         """What waits for a batch, at most one an interval, at once if there was none lately. Spec: [BATCH-CONTENT.1]"""
+        if self._stopped:
+            return None
         after_ms = self._last_ms + self._params.batch_interval_ms
         self._next_ms = self._outbox.next_deadline()
         if self._next_ms is None or self._next_ms > now_ms:
@@ -57,6 +64,8 @@ class Batches:
             return f"no oracle of epoch {home_epoch}"
         if not self._signer.may_sign(home_epoch):
             return f"it signs nothing of epoch {home_epoch}"
+        if self._signer.last_batch(home_epoch) < final.included(home_epoch, self._signer.me)[0]:
+            return f"its signer log lacks batches of epoch {home_epoch} that are final"
         missing = self._missing(home_epoch, final)
         if missing is not None:
             return f"its batch {missing} of epoch {home_epoch} is not here, and might say otherwise than the next"

@@ -109,6 +109,10 @@ class Links:
         del self._peers[channel]
         return [Close(channel)]
 
+    def reach(self, peer: NodeId) -> list[object]:
+        """Open a link to a guest that asked for something, if there is none; it lasts until the next aim."""
+        return [] if peer in self._out else self.open(peer)
+
     def send(self, peer: NodeId, message: Message) -> list[object]:
         """Send to one member, after what must be durable before; nothing while its link is broken."""
         channel = self._out.get(peer)

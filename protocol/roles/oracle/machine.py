@@ -200,7 +200,7 @@ class OracleMachine:
             case Offer():
                 return self._run(simplex.on_offer(message.signed, now_ms), now_ms)
             case Recall():
-                return self.links.send(peer, recall(simplex, self._final(), peer))
+                return [*self.links.reach(peer), *self.links.send(peer, recall(simplex, self._final(), peer))]
             case Recalled():
                 return self._recalled(peer, message, now_ms)
             case CommitMessage() | RevealMessage():
@@ -236,6 +236,7 @@ class OracleMachine:
             return []
         self.disk_failed = reason
         self.signer.ready = False
+        self._batches.stop()
         # What is in memory may hold signatures that never became durable: nothing of it may leave any more.
         return [*self._aim(now_ms), *self.results.stop(), Note("oracle.disk-failed", (("why", reason),))]
 
@@ -308,8 +309,6 @@ class OracleMachine:
     def _batch(self, now_ms: int) -> list[object]:
         """Sign what waits for a batch, if it is time. Who is no member any more opens links for it first."""
         final, epoch = self.simplex.tree.base.state, self.simplex.committee.epoch
-        if self.disk_failed is not None:
-            return []
         effects = self._aim(now_ms) if self.simplex.me is None and self.results.outbox.owes else []
         made = self._batches.next(self._here().view, epoch, final, now_ms)
         return effects if made is None else [*effects, *self._offer(*made, now_ms)]

@@ -6,10 +6,11 @@ others only if it is not in the ledger a while later.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from protocol.core.codec import pack
+from protocol.core.deadlines import Deadlines
 from protocol.core.ids import NOBODY, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import keccak
@@ -51,7 +52,7 @@ _FIELDS: dict[type, str] = {
 class _Waiting:
     item: Item
     peer: NodeId
-    due_ms: int
+    bytes: int
     tries: int = 0
 
 
@@ -76,6 +77,9 @@ class Outbox:
         self._room = bytes_max - OVERHEAD_BYTES
         self._values: dict[int, dict[Lane, None]] = {}
         self._items: dict[bytes, _Waiting] = {}
+        self._due: Deadlines[bytes] = Deadlines()
+        self._ready: dict[bytes, None] = {}
+        """Items that were due, and are in no batch since."""
         self._of_peer: Counter[NodeId] = Counter()
         self._reports: dict[tuple[bytes, int], TestReport] = {}
         self._reported: dict[tuple[bytes, int], None] = {}
@@ -110,8 +114,8 @@ class Outbox:
             return False
         if len(self._items) >= ITEMS_MAX or self._of_peer[peer] >= OF_PEER_MAX:
             return False
-        first = includes_at_once(name, place, size)
-        self._items[name] = _Waiting(item, peer, now_ms if first else now_ms + self._wait_ms)
+        self._items[name] = _Waiting(item, peer, len(packed))
+        self._due.set(name, now_ms if includes_at_once(name, place, size) else now_ms + self._wait_ms)
         if peer != NOBODY:
             self._of_peer[peer] += 1
         return True
@@ -125,6 +129,21 @@ class Outbox:
             if len(self._reported) > 4 * REPORTS_MAX:
                 del self._reported[next(iter(self._reported))]
 
+    def reserved(self, sessions: Container[bytes]) -> None:
+        """Sessions have something in the ledger that they had not: their openings are of use now."""
+        for name, waiting in self._items.items():
+            if isinstance(waiting.item, Opening) and waiting.item.order.session in sessions:
+                self._due.clear(name)
+                self._ready[name] = None
+
+    def settled(self, lanes: Iterable[Lane]) -> None:
+        """The ledger has decided lanes: nobody needs to be told their values any more."""
+        for lane in lanes:
+            for home_epoch in list(self._values):
+                self._values[home_epoch].pop(lane, None)
+                if not self._values[home_epoch]:
+                    del self._values[home_epoch]
+
     def keep(self, homes: Container[int]) -> None:
         """An epoch has begun: values and openings of lanes of no home are of no use."""
         self._values = {epoch: lanes for epoch, lanes in self._values.items() if epoch in homes}
@@ -136,12 +155,11 @@ class Outbox:
 
     def next_deadline(self) -> int | None:
         """When something is due for a batch; values and reports always are."""
-        if self._values or self._reports:
-            return 0
-        return min((waiting.due_ms for waiting in self._items.values()), default=None)
+        return 0 if self._values or self._reports or self._ready else self._due.next()
 
     def draft(self, view: LedgerView, epoch: int, may_sign: Callable[[int], bool], now_ms: int) -> Draft | None:
         """The next batch, the oldest home epoch first; None if nothing is to be signed now."""
+        self._ready.update(dict.fromkeys(self._due.due(now_ms)))
         for home_epoch in filter(may_sign, sorted({*self._values, epoch})):
             made = Draft(home_epoch)
             room = self._fill_values(made, view, self._room)
@@ -160,10 +178,9 @@ class Outbox:
         for report in draft.reports:
             self._reports.pop((report.miner, report.test), None)
         for name in draft.items:
-            waiting = self._items[name]
-            waiting.tries += 1
-            waiting.due_ms = now_ms + 2 * self._wait_ms
-            if waiting.tries >= TRIES_MAX:
+            self._items[name].tries += 1
+            self._later(name, now_ms + 2 * self._wait_ms)
+            if self._items[name].tries >= TRIES_MAX:
                 self._drop(name)
 
     def _fill_values(self, made: Draft, view: LedgerView, room: int) -> int:
@@ -192,14 +209,10 @@ class Outbox:
         return room
 
     def _fill_items(self, made: Draft, view: LedgerView, room: int, now_ms: int) -> None:
-        for name, waiting in list(self._items.items()):
-            if waiting.due_ms > now_ms:
-                continue
-            if not self._is_of_use(name, waiting, view, now_ms):
-                continue
-            size = len(pack(waiting.item))
-            if size <= room:
-                room -= size
+        for name in list(self._ready):
+            waiting = self._items[name]
+            if waiting.bytes <= room and self._is_of_use(name, waiting, view, now_ms):
+                room -= waiting.bytes
                 made.items.append(name)
 
     def _is_of_use(self, name: bytes, waiting: _Waiting, view: LedgerView, now_ms: int) -> bool:
@@ -212,7 +225,7 @@ class Outbox:
                 return False
             return True
         if not view.reserved(item.order.session):
-            waiting.due_ms = now_ms + self._wait_ms
+            self._later(name, now_ms + self._wait_ms)
             return False
         if waiting.tries == 0 and not view.decided((item.order.session, item.order.task, item.lane)):
             return True
@@ -230,7 +243,13 @@ class Outbox:
         packed = {name: tuple(items) for name, items in fields.items()}
         return Content(observations=values, reports=tuple(draft.reports), **packed)  # type: ignore[arg-type]
 
+    def _later(self, name: bytes, at_ms: int) -> None:
+        self._ready.pop(name, None)
+        self._due.set(name, at_ms)
+
     def _drop(self, name: bytes) -> None:
+        self._ready.pop(name, None)
+        self._due.clear(name)
         peer = self._items.pop(name).peer
         self._of_peer[peer] -= 1
         if self._of_peer[peer] <= 0:

@@ -84,17 +84,26 @@ class Results:
         self.watchers = Watchers()
         self._streams: dict[Channel, NodeId] = {}
         self._of_peer: Counter[NodeId] = Counter()
-        self._final: Final | None = None
+        self.final: Final | None = None
+        """The last header, if its state is known here."""
         self._stopped = False
         self._later: dict[Lane, int] = {}
         """Openings that were taken of lanes which were decided before."""
         self._told = 0
         """Outcomes up to here have been told."""
 
-    @property
-    def final(self) -> Final | None:
-        """The last header that is final here, with the state after its block; None before the first."""
-        return self._final
+    def load(self) -> dict[str, int]:
+        """How much of everything is held, for the node's operator."""
+        lanes = [lane for _, _, lane in self.desk.open.all()]
+        return {
+            "lanes_open": len(lanes),
+            "lanes_observed": sum(lane.signed for lane in lanes),
+            "openings_held": self.outbox.openings,
+            "items_waiting": self.outbox.items,
+            "streams": len(self._streams),
+            "followers": len(self.followers),
+            "watches": len(self.watchers),
+        }
 
     # Streams
 
@@ -210,7 +219,7 @@ class Results:
         """What is known of a session now, to who begins to watch it."""
         if not self.watchers.watch(channel, session):
             return []
-        effects = self._session_news(session, (channel,), self._final, also_none=False)
+        effects = self._session_news(session, (channel,), self.final, also_none=False)
         batches = list(self.desk.hearsay.batches(session))[-BATCHES_AT_ONCE_MAX:]
         effects += [Send(channel, ObservedNews(session, signed), key=COMMITTEE) for signed in batches]
         for index in self.outcomes.of_session(session):
@@ -247,7 +256,7 @@ class Results:
             return []
         self._told = state.mountain.count - (len(state.decided) if state.turned else 0)
         if final is not None and final.header is not None and final.header.ledger_root == state.roots.ledger_root:
-            self._final = Final(final, state)
+            self.final = Final(final, state)
         for home_epoch, value in here.view.said_by(self.desk.me):
             self.desk.said(home_epoch, value)
         found = [item for signed in kept for item in self.desk.heard(signed, here.view, now_ms)]
@@ -259,8 +268,8 @@ class Results:
         state = effect.states[-1]
         if not isinstance(state, State):
             return []
-        before, self._final = self._final, Final(Certified(effect.certificate, effect.headers[-1]), state)
-        effects = self.followers.settled(self._final)
+        before, self.final = self.final, Final(Certified(effect.certificate, effect.headers[-1]), state)
+        effects = self.followers.settled(self.final)
         lanes: list[Lane] = []
         for passed in effect.states:
             assert isinstance(passed, State)
@@ -270,11 +279,13 @@ class Results:
                     self._told = index + 1
                     effects += self._outcome_news(index, self._concerned(lane))
                     lanes.append(lane)
+        self.outbox.settled(lanes)
         effects += self._do(self.desk.decided(lanes), here, now_ms)
         older = EMPTY_TREE if before is None else before.state.tree(Section.SESSIONS)
-        if len(self.watchers):
-            for session, _ in state.tree(Section.SESSIONS).diff(older):
-                effects += self._session_news(session, self.watchers.of(session), self._final, also_none=True)
+        changed = dict(state.tree(Section.SESSIONS).diff(older))
+        self.outbox.reserved({session for session, value in changed.items() if older.get(session) is None and value})
+        for session in changed:
+            effects += self._session_news(session, self.watchers.of(session), self.final, also_none=True)
         return effects
 
     def _concerned(self, lane: Lane) -> tuple[Channel, ...]:
@@ -283,7 +294,7 @@ class Results:
         return tuple(dict.fromkeys((*self.watchers.of(lane[0]), *(at for at in sources if at in self._streams))))
 
     def _outcome_news(self, index: int, channels: Sequence[Channel]) -> list[object]:
-        news = None if self._final is None or not channels else self.outcomes.news(index, self._final.certified)
+        news = None if self.final is None or not channels else self.outcomes.news(index, self.final.certified)
         return [] if news is None else [Send(channel, news, key=COMMITTEE) for channel in channels]
 
     def _session_news(

@@ -92,6 +92,9 @@ class Hedging:
     def _wanted(self, session: Session, task: Task) -> bool:
         if session.hedge is not None or session.lease is None or self.leasing.used_up(session):
             return False
+        if session.strains(task, self.params.unreserved_credit_wei):
+            # Another miner would be asked to give the credit that this one has refused.
+            return False
         return task.index == 0 and not task.cancelled
 
     def granted(self, session: Session, number: int, lease: Lease, timeout_ms: int, now_ms: int) -> list[object]:

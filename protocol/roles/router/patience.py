@@ -28,7 +28,7 @@ class Patience:
     def await_first(self, session: Session, task: Task, lease: Lease, now_ms: int) -> None:
         """Start the clock for a first frame, or the end of what was cancelled."""
         limit_ms = CANCEL_TIMEOUT_MS if task.cancelled else self._begin_ms(task, lease)
-        if not session.reserved and not task.cancelled:
+        if session.strains(task, self.params.unreserved_credit_wei) and not task.cancelled:
             limit_ms = max(limit_ms, CREDIT_MS)
         self.deadlines.set(("frame", session.id, task.number), now_ms + limit_ms)
 

@@ -185,6 +185,7 @@ class Relay:
             raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         check_ended(self.domain, self._expect(session, task, lease), message)
         task.reported = True
+        session.had += message.end.completion_tokens
         self.measured(lease.miner).reported()
         self.deadlines.clear(("frame", session.id, task.number))
         return self.advance(session, now_ms)
@@ -235,6 +236,7 @@ class Relay:
         if message.end is None:
             self.patience.await_frame(session, task, now_ms)
             return effects
+        session.had += message.end.completion_tokens
         self._drop(session, task)
         return effects + self.advance(session, now_ms)
 

@@ -262,7 +262,9 @@ class Session:
     """The latest of them: those after the last frame that the client acknowledged."""
     kept_bytes: int = 0
     reserved: bool = True
-    """Whether the ledger holds what it may cost; where it does not yet, miners may wait for that."""
+    """Whether the ledger holds what it may cost; where it does not yet, miners give credit, and may wait beyond."""
+    had: int = 0
+    """Tokens of orders that ended."""
 
     @property
     def was_ready(self) -> bool:
@@ -279,6 +281,12 @@ class Session:
         """Whether its client, should it come back, has something to come back for."""
         ends = (message for message in self.kept if isinstance(message, FrameMessage) and message.end)
         return self.was_ready and (bool(self.tasks) or any(ends))
+
+    def strains(self, task: Task, credit_wei: int) -> bool:
+        """Whether lane 0's miner may wait for the reservation before it begins, as far as is known here."""
+        bid = self.round.bids.get(self.lease.miner) if self.round is not None and self.lease is not None else None
+        price_wei = bid[0].price_wei if bid is not None else 0
+        return not self.reserved and price_wei * (self.had + task.submit.order.max_tokens) > credit_wei
 
     def lane_on(self, channel: Channel) -> int | None:
         """The lane whose present lease a channel carries."""

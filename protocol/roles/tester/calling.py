@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.core.sparse import EMPTY_TREE
-from protocol.ledger.miners import Call, Miner, TestKind
+from protocol.ledger.miners import Call, Miner, PoolState, TestKind
 from protocol.ledger.records import Section
 from protocol.ledger.state import State
 from protocol.messages.results import Verdict
@@ -49,7 +49,9 @@ class CallBook:
         if model not in self._held:
             return None
         lane = _lane(state, call)
-        return Called(node, miner.test, call.seed, model, miner.claimed_tokens_per_second, lane)
+        # What is available may be busy: then the claim is no measure of it, and its speed is only noted.
+        claimed = miner.claimed_tokens_per_second if miner.state is PoolState.TESTING else 0
+        return Called(node, miner.test, call.seed, model, claimed, lane)
 
     def _model(self, state: State, node: NodeId, miner: Miner, call: Call) -> ModelDigest:
         """The session's where a lane is scored, else the one it enlisted with, else one that it says it serves."""
@@ -68,4 +70,4 @@ def _lane(state: State, call: Call) -> CalledLane | None:
     lane = state.lane(call.session, call.task, call.lane)
     if lane is None or lane.outcome is None or lane.outcome.verdict is not Verdict.OK:
         return None
-    return CalledLane(call.session, call.task, call.lane, lane.outcome.root)
+    return CalledLane(call.lane, lane.outcome.root)

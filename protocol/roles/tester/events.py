@@ -13,11 +13,9 @@ from protocol.messages.tasks import PromptMessage
 class CalledLane:
     """The lane whose transcript is to be scored."""
 
-    session: bytes
-    task: int
     lane: int
     root: bytes
-    """Of its outcome."""
+    """Of its outcome: what the transcript must lead to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Called:
     seed: bytes
     model: ModelDigest
     tokens_per_second: int
-    """As the miner claims; 0 claims nothing."""
+    """As the miner claims; 0: nothing, or nothing that it is held to in this test."""
     lane: CalledLane | None = None
     """None: a challenge."""
 

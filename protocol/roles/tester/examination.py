@@ -127,7 +127,7 @@ class Examination:
         if self._asks_transcript and lane is not None:
             self.stage = Stage.TRANSCRIPT
             self.due_ms = now_ms + self._desk.params.test_deadline_ms
-            return [*opened, Send(self.channel, TranscriptAsked(lane.session, lane.task, lane.lane))]
+            return [*opened, Send(self.channel, TranscriptAsked(lane.root))]
         if not self._rounds:
             self._new_round()
         self.stage = Stage.OFFERED

@@ -23,7 +23,8 @@ from protocol.core.signing import Domain, Sign, keccak
 from protocol.roles.tester.events import Called, Calls, Compared, Scored, ScoringFailed
 from protocol.roles.tester.examination import Desk, Examination, Stage
 
-TESTS_AT_ONCE = 4
+TESTS_AT_ONCE = 16
+"""Most wait for a miner that is busy with another oracle, or silent. More would slow down what is to be measured."""
 CALLS_MAX = 256
 """Calls that are looked at; of more, each oracle takes another part first."""
 TRY_AGAIN_MS = 60_000

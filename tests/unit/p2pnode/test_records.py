@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.records import NoBids, load_bids, load_kept_bids, stored_bids
+from p2pnode.records import NoBids, load_bids, load_kept_bids, load_results, stored_bids, stored_results
 from p2pnode.store import open_store
 from protocol.core.codec import pack
 from protocol.messages.envelope import Envelope
 from protocol.messages.sessions import CountersignedBid
 from protocol.roles.miner.bidding import BID_RECORDS
+from protocol.roles.miner.result import RESULT_RECORDS
 from protocol.session.record import KeptBids
 from tests.unit.protocol.machines import NOW_MS, bid_of, opening_of, receipt_of
+from tests.unit.protocol.miner_results_at_hand import Bound, Streamed
 
 OPENING = opening_of()
 
@@ -53,3 +55,20 @@ def test_exported_bids_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.bids"
     path.write_bytes(pack(KeptBids(tuple(BIDS))))
     assert list(load_bids(path).bids) == BIDS
+
+
+async def test_results_of_an_earlier_life_are_loaded_oldest_first_and_what_is_none_is_dropped(tmp_path: Path) -> None:
+    mine = Bound()
+    for number in (3, 1, 2):
+        mine.now_ms += 1
+        Streamed(mine, opening_of(number=number)).end()
+    names = list(mine.disk)
+    foreign = {RESULT_RECORDS + b"x": b"\x01", RESULT_RECORDS + b"y": mine.disk[names[0]]}
+    with open_store(tmp_path) as store:
+        await store.persist([*mine.disk.items(), *foreign.items()])
+        results = await load_results(store)
+        assert list(results) == names
+        assert [stored.made_ms for stored in results.values()] == [NOW_MS + 1, NOW_MS + 2, NOW_MS + 3]
+        assert set(store.load(RESULT_RECORDS)) == set(names)
+        assert {name: pack(stored) for name, stored in results.items()} == mine.disk
+    assert stored_results({}) == ({}, [])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from p2pnode.engine.api import ChatMessage, Engine, EngineConfig, GenerateRequest, ModelLoadError, Token, Tokens
 from p2pnode.engine.fake import FakeConfig, FakeEngine

@@ -232,8 +232,8 @@ def entry_of(owner: Key = OWNER, name: str = "tiny", signer: Key | None = None, 
 
 # Blocks
 
-Said = Mapping[int, Content] | Sequence[tuple[int, Content]]
-"""What oracles bring, by their place among ORACLES; a list where one brings several batches."""
+Said = Mapping[int, Content | bytes] | Sequence[tuple[int, Content | bytes]]
+"""What oracles bring, by their place among ORACLES; a list where one brings several batches, bytes where it is none."""
 
 
 @dataclass
@@ -272,7 +272,8 @@ class Books:
         for place, content in said.items() if isinstance(said, Mapping) else said:
             oracle = ORACLES[place]
             number, previous = last.get((home, oracle.node_id)) or self.state.included(home, oracle.node_id)
-            batch = batch_of(oracle, pack(content), number + 1, previous, home)
+            data = content if isinstance(content, bytes) else pack(content)
+            batch = batch_of(oracle, data, number + 1, previous, home)
             last[home_of(batch)] = (number + 1, batch_digest(DOMAIN, batch.batch))
             batches.append(batch)
         batches.sort(key=lambda signed: (*home_of(signed), signed.batch.number))

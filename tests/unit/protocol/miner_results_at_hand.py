@@ -196,7 +196,13 @@ class Streamed(Run):
 class Withheld:
     """An order of lane 1, which is streamed to nobody."""
 
-    def __init__(self, mine: Bound, opening: SessionOpen | None = None, task: int = 1, leased: Any = None) -> None:
+    def __init__(
+        self,
+        mine: Bound,
+        opening: SessionOpen | None = None,
+        task: int = 1,
+        leased: tuple[Channel, Generation] | None = None,
+    ) -> None:
         self.mine = mine
         self.session = opening or opening_of(lanes=2)
         self.channel, self.generation = leased or mine.lease(self.session)

@@ -162,7 +162,7 @@ class Room:
     """See the module."""
 
     def __init__(self, genesis: Genesis | None = None, follow: NextCommittee = same_members, size: int = 4) -> None:
-        self.genesis = genesis or genesis_of(size=size)
+        self.genesis = genesis or genesis_of()
         self.follow = follow
         self.now_ms = START_MS
         self._heap: list[tuple[int, int, Callable[[], None]]] = []

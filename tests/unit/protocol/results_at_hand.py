@@ -10,7 +10,7 @@ from p2pnode.sim.crypto import Key
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NOBODY, ZERO_DIGEST, NodeId
 from protocol.core.params import Params
-from protocol.core.signing import typed_digest
+from protocol.core.signing import Domain, typed_digest
 from protocol.messages.results import (
     AckWord,
     Commit,
@@ -64,6 +64,7 @@ class Job:
     router: Key = ROUTER
     wrong: dict[str, Any] = field(default_factory=dict)
     """Fields of the session put in by hand."""
+    domain: Domain = DOMAIN
 
     @property
     def opening(self) -> SessionOpen:
@@ -86,12 +87,12 @@ class Job:
     @property
     def session(self) -> bytes:
         """Its id."""
-        return session_id(DOMAIN, self.opening)
+        return session_id(self.domain, self.opening)
 
     @property
     def signed_session(self) -> SignedSession:
         """As the client signed it."""
-        return SignedSession(self.opening, CLIENT.sign(session_id(DOMAIN, self.opening)))
+        return SignedSession(self.opening, CLIENT.sign(session_id(self.domain, self.opening)))
 
     @property
     def order(self) -> TaskOrder:
@@ -119,9 +120,9 @@ class Job:
         return Papers(
             self.signed_session,
             order,
-            CLIENT.sign(typed_digest(DOMAIN, order)),
+            CLIENT.sign(typed_digest(self.domain, order)),
             assignment,
-            self.router.sign(typed_digest(DOMAIN, assignment)),
+            self.router.sign(typed_digest(self.domain, assignment)),
         )
 
     def head(self, lane: int = 0) -> SegmentHead:
@@ -133,7 +134,7 @@ class Job:
             lane=lane,
             generation=self.generation_of(lane),
             miner=miner.node_id,
-            order=typed_digest(DOMAIN, order),
+            order=typed_digest(self.domain, order),
             prompt=order.prompt,
             router=self.router.node_id,
             price_wei=7,
@@ -157,10 +158,12 @@ class Job:
         segment = segment_of(head)
         acked = count if acked is None and lane == 0 else acked
         if acked is not None:
-            ack = Ack(self.session, self.task, 0, head.generation, typed_digest(DOMAIN, head), acked, b"\x06" * 32)
-            word = AckWord(acked, b"\x06" * 32, CLIENT.sign(typed_digest(DOMAIN, ack)))
+            ack = Ack(self.session, self.task, 0, head.generation, typed_digest(self.domain, head), acked, b"\x06" * 32)
+            word = AckWord(acked, b"\x06" * 32, CLIENT.sign(typed_digest(self.domain, ack)))
             segment = msgspec.structs.replace(segment, ack=word)
-        return make_opening(DOMAIN, order, CLIENT.sign(typed_digest(DOMAIN, order)), [head], chain, count, [segment])
+        return make_opening(
+            self.domain, order, CLIENT.sign(typed_digest(self.domain, order)), [head], chain, count, [segment]
+        )
 
     def reveal(self, lane: int = 0, salt: bytes = b"\x07" * 32, **opening: Any) -> SignedReveal:
         """What opens the commit of a lane."""
@@ -171,16 +174,16 @@ class Job:
             lane,
             self.generation_of(lane),
             miner.node_id,
-            opening_root(DOMAIN, shown),
+            opening_root(self.domain, shown),
             shown.count,
             salt,
         )
-        return SignedReveal(reveal, miner.sign(typed_digest(DOMAIN, reveal)))
+        return SignedReveal(reveal, miner.sign(typed_digest(self.domain, reveal)))
 
     def commit(self, lane: int = 0, **reveal: Any) -> SignedCommit:
         """A lane's miner binds itself."""
-        commit = commit_of(DOMAIN, self.reveal(lane, **reveal).reveal)
-        return signed_commit(self.miner(lane), commit)
+        commit = commit_of(self.domain, self.reveal(lane, **reveal).reveal)
+        return signed_commit(self.miner(lane), commit, self.domain)
 
     def commits(self, lane: int = 0, **reveal: Any) -> CommitMessage:
         """With its papers; with one lane opened at once."""
@@ -202,7 +205,7 @@ class Job:
     def ok(self, lane: int = 0, **opening: Any) -> Observation:
         """What an oracle says of a lane that is as it should be."""
         shown = self.shown(lane, **opening)
-        return Observation(self.session, self.task, lane, Verdict.OK, opening_root(DOMAIN, shown), shown.count)
+        return Observation(self.session, self.task, lane, Verdict.OK, opening_root(self.domain, shown), shown.count)
 
     def failed(self, verdict: Verdict, lane: int = 0, miner: NodeId | None = None) -> Observation:
         """What an oracle says of a lane that failed."""
@@ -210,9 +213,9 @@ class Job:
         return Observation(self.session, self.task, lane, verdict, bytes(12) + name, 0)
 
 
-def signed_commit(key: Key, commit: Commit) -> SignedCommit:
+def signed_commit(key: Key, commit: Commit, domain: Domain = DOMAIN) -> SignedCommit:
     """A commit as a key signs it."""
-    return SignedCommit(commit, key.sign(typed_digest(DOMAIN, commit)))
+    return SignedCommit(commit, key.sign(typed_digest(domain, commit)))
 
 
 def oracles(size: int = 4) -> Sequence[Key]:

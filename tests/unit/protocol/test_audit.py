@@ -34,6 +34,7 @@ from protocol.results.audit import (
 )
 from protocol.results.commitment import chain_heads, result_root
 from protocol.session.transcript import SegmentWriter, close_chain
+from tests.unit.protocol import strategies
 from tests.unit.protocol.machines import (
     DOMAIN,
     MINER,
@@ -48,6 +49,7 @@ from tests.unit.protocol.machines import (
     stream_of,
 )
 
+TRANSCRIPTS = strategies.build(Transcript)
 TAU = PARAMS.margin_tolerance_milli
 STOP, LENGTH, CANCELLED = EndReason.STOP, EndReason.LENGTH, EndReason.CANCELLED
 
@@ -237,9 +239,7 @@ def test_a_lane_that_was_taken_over_is_scored_from_where_its_last_miner_began(si
 
 @given(st.data())
 def test_a_strangers_transcript_ends_in_an_error_of_its_own(data: st.DataObject) -> None:
-    from tests.unit.protocol import strategies
-
-    transcript = data.draw(strategies.build(Transcript))
+    transcript = data.draw(TRANSCRIPTS)
     with pytest.raises(RemoteProtocolError):
         check_transcript(DOMAIN, Digest(b"\x01" * 32), MINER.node, transcript)
 

@@ -7,6 +7,7 @@ import pytest
 from p2pnode.sim.crypto import Key
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.core.signing import keccak
+from protocol.messages.results import Content
 from protocol.roles.tester import Called, CalledLane
 from protocol.roles.tester.calling import CallBook
 from tests.unit.protocol.ledger_at_hand import (
@@ -19,7 +20,6 @@ from tests.unit.protocol.ledger_at_hand import (
     Part,
     enlist_of,
     keyed,  # noqa: F401
-    name_of,
     ok,
     opening_of,
     order_of,
@@ -54,6 +54,16 @@ def test_who_enlisted_is_tested_by_those_that_hold_its_model() -> None:
     assert calls(book, books) == calls(book_of(), books)
 
 
+@pytest.mark.spec("TEST-SPEED.1")
+def test_a_miner_that_is_available_is_not_held_to_its_claim() -> None:
+    books, book = Books(), book_of()
+    books.bring(enlistments=[enlist_of(NEW)])
+    for oracle in (0, 1):
+        books.bring(reports=[report_of(NEW, 1)], by=oracle)
+    books.turn(PARAMS.test_age_epochs + 1)
+    assert [(call.miner, call.tokens_per_second) for call in calls(book, books)] == [(NEW.node_id, 0)]
+
+
 @pytest.mark.spec("TEST-CALLED.1")
 def test_a_test_is_over_once_this_oracle_reported_or_enough_others_did() -> None:
     books, mine, other = Books(), book_of(), book_of(ORACLES[1])
@@ -86,14 +96,13 @@ def test_a_genesis_miner_is_tested_by_what_it_says_it_serves() -> None:
 @pytest.mark.parametrize("audits", [True, False])
 def test_a_lane_is_scored_by_what_the_committee_certified_of_it(audits: bool) -> None:
     books, book = Books(), book_of(offers=[MODEL])
-    session = books.reserve(session_of(audits=audits, tasks_max=TASKS_MAX))
+    session = books.reserve(session_of(audits=audits, cap_wei=500_000, tasks_max=TASKS_MAX))
     for task in range(1, TASKS_MAX):
         opening = opening_of(order_of(session, task), [Part(acked=100)])
-        books.bring(openings=[opening])
-        books.observe(ok(opening))
+        books.block({at: Content(observations=(ok(opening),), openings=(opening,)) for at in range(3)})
         if found := calls(book, books):
             break
     (called,) = found
     assert (called.miner, called.model) == (MINER.node_id, HELD)
-    wanted = CalledLane(name_of(session), task, 0, books.decided[-1].root)
+    wanted = CalledLane(0, books.decided[-1].root)
     assert called.lane == (wanted if audits else None)

@@ -6,11 +6,14 @@ import pytest
 from protocol.committee.cut import Cut
 from protocol.core.codec import pack
 from protocol.core.ids import ZERO_DIGEST
+from protocol.core.signing import typed_digest
 from protocol.ledger import Section
 from protocol.ledger.records import lane_key
-from protocol.messages.results import Content, Verdict
+from protocol.messages.results import SEGMENTS_CLAIMED_MAX, Content, Verdict
+from protocol.results.commitment import chain_heads, head_of
 from tests.unit.protocol.ledger_at_hand import (
     CLIENT,
+    DOMAIN,
     HAS_WEI,
     MINER,
     MINERS,
@@ -184,8 +187,38 @@ def test_a_lane_has_one_outcome_whatever_is_said_after_it() -> None:
     books.observe(failure(opening.order), by=[3], home_epoch=1)
     books.turn(3)
     assert len(books.decided) == 1
-    lane = Books().state.lane(opening.order.session, 1, 0)
-    assert lane is None
+    assert books.state.lane(opening.order.session, 1, 0) is None
+
+
+@pytest.mark.spec("OUTCOME-ONE.1")
+def test_what_comes_after_the_outcome_is_noted_and_changes_nothing() -> None:
+    books = Books()
+    opening = opening_of(order_of(session_of()))
+    books.observe(ok(opening))
+    books.observe(failure(opening.order), by=[0, 3])
+    lane = books.state.lane(opening.order.session, 1, 0)
+    assert lane is not None
+    assert lane.index == 0
+    assert lane.outcome == books.decided[0]
+    assert {node: value.verdict for node, value in lane.values.items()} == {
+        **{key.node_id: Verdict.OK for key in ORACLES[:3]},
+        ORACLES[3].node_id: Verdict.LATE,
+    }
+    assert len(books.state.tree(Section.OPEN)) == 0
+
+
+@pytest.mark.spec("OUTCOME-ONE.1")
+def test_a_lane_of_two_home_epochs_has_one_outcome() -> None:
+    books = Books()
+    opening = opening_of(order_of(session_of()))
+    books.observe(ok(opening), by=[0, 1])
+    books.turn()
+    books.observe(failure(opening.order), by=[2, 3])
+    books.observe(ok(opening), by=[2], home_epoch=1)
+    books.observe(failure(opening.order), by=[0])
+    books.turn(4)
+    assert [outcome.verdict for outcome in books.decided] == [Verdict.OK]
+    assert books.state.opened == {}
 
 
 @pytest.mark.spec("OUTCOME-HOME.1")
@@ -363,6 +396,28 @@ def test_a_lane_above_0_is_paid_a_share_once() -> None:
     fee = 100 * PRICE * PARAMS.lane_fee_bp // 10_000
     assert CAP - books.account(CLIENT).reserved_wei == fee
     assert books.balance(MINERS[1]) == shares(fee)[2]
+
+
+@pytest.mark.spec("LEDGER-PAY.2", "LEDGER-CLAIM.1")
+@pytest.mark.parametrize("lane", [0, 1])
+def test_openings_that_show_more_or_less_of_one_lane_are_one_claim(lane: int) -> None:
+    books = Books()
+    order = order_of(books.reserve(session_of(lanes=2)))
+    acked = [None if lane else (at + 1) * 10 for at in range(10)]
+    whole = opening_of(order, [Part(start=at * 10, acked=acked[at]) for at in range(10)], lane=lane)
+    assert len(whole.segments) == SEGMENTS_CLAIMED_MAX
+    hidden = head_of(DOMAIN, whole, whole.segments[0])
+    less = msgspec.structs.replace(
+        whole, segments=whole.segments[1:], earlier=chain_heads(whole.earlier, [typed_digest(DOMAIN, hidden)])
+    )
+    assert ok(less) == ok(whole)
+    books.observe(ok(whole))
+    paid = []
+    for opening in (less, whole, less):
+        books.bring(openings=[opening])
+        paid.append(CAP - books.account(CLIENT).reserved_wei)
+    fee = 100 * PRICE * PARAMS.lane_fee_bp // 10_000
+    assert paid == ([fee] * 3 if lane else [70 * PRICE, 80 * PRICE, 80 * PRICE])
 
 
 @pytest.mark.spec("LEDGER-PAY.1")

@@ -160,6 +160,17 @@ def test_the_middle_measurement_counts() -> None:
     assert (miner(books).tokens_per_second, miner(books).first_token_ms) == (1, 50), "the worse of two"
 
 
+@pytest.mark.spec("POOL-REPORT.1")
+def test_a_test_that_measures_no_speed_leaves_what_was_measured() -> None:
+    books = enlisted()
+    report(books)
+    books.turn(AGE + 1)
+    books.block({at: Content(reports=(TestReport(NEW.node_id, 2, True, 0, 0),)) for at in range(2)})
+    record = miner(books)
+    assert (record.test, record.call, record.tested_epoch) == (2, None, books.epoch)
+    assert (record.tokens_per_second, record.first_token_ms) == (40, 30)
+
+
 @pytest.mark.spec("POOL-REPORT.1", "POOL-AGE.1")
 def test_who_fails_is_jailed_and_may_enlist_again_two_epochs_on() -> None:
     books = enlisted()

@@ -23,16 +23,13 @@ class Overheard(Bound):
 
     def perform(self, effect: object) -> None:
         super().perform(effect)
-        oracles = set(self.links.values())
         match effect:
-            case Publish():
-                self.bytes.append(encode(effect.message))
-            case SendAll():
-                self.bytes.append(encode(effect.message))
-            case Send() if effect.channel in oracles:
-                self.bytes.append(encode(effect.message))
+            case Publish() | SendAll():
+                self.overheard.append(encode(effect.message))
+            case Send() if effect.channel in self.links.values():
+                self.overheard.append(encode(effect.message))
 
-    bytes: list[bytes]
+    overheard: list[bytes]
 
 
 def digests_of(data: bytes) -> Iterator[bytes]:
@@ -61,7 +58,7 @@ def guesses() -> Iterator[bytes]:
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_nothing_of_prompt_and_answer_goes_to_oracles_or_gossip(lanes: int) -> None:
     mine = Overheard()
-    mine.bytes = []
+    mine.overheard = []
     for number in range(6):
         run = Streamed(mine, opening_of(lanes=lanes, number=number))
         run.end(len(WORDS))
@@ -76,7 +73,7 @@ def test_nothing_of_prompt_and_answer_goes_to_oracles_or_gossip(lanes: int) -> N
         mine.ask(0, 1, 2, 3, opening=opening_of(lanes=lanes, number=number))
         mine.ask(0, 1, 2, 3, opening=opening_of(lanes=2, number=50 + number))
     mine.wait(20_000)
-    everything = b"".join(mine.bytes)
+    everything = b"".join(mine.overheard)
     assert len(everything) > 10_000
     assert (len(mine.gossip) > 0) == (lanes > 1)
     question = PROMPT.messages[0].content.encode()
@@ -84,17 +81,17 @@ def test_nothing_of_prompt_and_answer_goes_to_oracles_or_gossip(lanes: int) -> N
     for secret in (*fragments, *guesses()):
         assert secret not in everything
         assert secret[::-1] not in everything
-    assert ROUTER.node in everything, "so what is looked for would be found"
+    assert everything.count(ROUTER.node), "so what is looked for would be found"
 
 
 @pytest.mark.spec("RESULT-SECRET.1")
 def test_before_it_is_opened_not_even_the_result_can_be_tried() -> None:
     mine = Overheard()
-    mine.bytes = []
+    mine.overheard = []
     Withheld(mine).end(5)
     mine.wait(1_000)
     (kept,) = (value for value in mine.machine._proving.outstanding.held.values())
-    everything = b"".join(mine.bytes)
+    everything = b"".join(mine.overheard)
     opening, reveal = kept.stored.opening, kept.stored.reveal.reveal
     secrets = (reveal.root, reveal.salt, opening.chain, opening.segments[0].prompt_tokens)
     assert kept.stored.commit.commit.commitment in everything

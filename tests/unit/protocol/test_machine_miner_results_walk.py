@@ -24,7 +24,7 @@ from protocol.messages.results import (
     Verdict,
 )
 from protocol.results.commitment import check_opens, commit_of
-from protocol.roles.miner.outstanding import AGAIN_MS_MAX
+from protocol.roles.miner.outstanding import AGAIN_MS_MAX, TICK_MS
 from protocol.roles.miner.result import RESULT_BYTES_MAX, RESULT_RECORDS, StoredResult, record_of
 from tests.unit.protocol.light_at_hand import EPOCH, outcome_news
 from tests.unit.protocol.machines import DOMAIN, ORACLES, PARAMS, opening_of
@@ -89,6 +89,11 @@ class Watched(Bound):
                 self._do(effects.popleft())
             if not effects:
                 del self.waiting[key]
+
+    def disk_catches_up(self) -> None:
+        """Nothing waits for it any more."""
+        while self.waiting:
+            self.disk_works()
 
 
 class Told:
@@ -194,6 +199,14 @@ class Walk:
         self.runs.append(run)
         run.end(tokens)
 
+    def many(self, data: st.DataObject) -> None:
+        """Lanes end together."""
+        for _ in range(data.draw(st.integers(3, 5))):
+            if self.mine.machine.slots()[0] and self._fresh():
+                self.sessions += 1
+                Withheld(self.mine, opening_of(lanes=2, number=self.sessions)).end(1)
+        self.mine.wait(TICK_MS)
+
     def _fresh(self) -> bool:
         """Whether an announcement would still be taken: those at hand are all dated alike."""
         skew = PARAMS.announcement_lifetime_ms + PARAMS.clock_skew_ms_max
@@ -255,8 +268,7 @@ class Walk:
 
     def end(self) -> None:
         """All is well from now on: what is durable and not final reaches every oracle, and is opened."""
-        for _ in range(8):
-            self.mine.disk_works()
+        self.mine.disk_catches_up()
         for place in range(4):
             self.mine.again(place)
         self.told.has_commit.clear()
@@ -269,18 +281,25 @@ class Walk:
                 self._asks(place, held[name].stored.commit.commit)
         for _ in range(3):
             self.mine.wait(AGAIN_MS_MAX)
-            self.mine.disk_works()
-            self.mine.disk_works()
+            self.mine.disk_catches_up()
         for oracle in ORACLES:
             assert set(open_) <= self.told.has_commit[oracle.node]
             assert set(open_) <= self.told.has_opening[oracle.node]
 
 
-STEPS = ["lane"] * 3 + ["write"] * 4 + ["time"] * 3 + ["asks"] * 4 + ["ack"] * 2 + ["leave", "cut", "heal", "final"]
+STEPS = (
+    ["lane"] * 3
+    + ["write"] * 4
+    + ["time"] * 3
+    + ["asks"] * 4
+    + ["ack"] * 2
+    + ["leave"] * 2
+    + ["many", "cut", "heal", "final"]
+)
 
 
 @pytest.mark.spec("COMMIT-DURABLE.1", "REVEAL-WHEN.1", "COMMIT-SALT.1", "RESULT-RESEND.1", "MACHINE-PERSIST.1")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_whatever_happens_commits_are_durable_and_openings_are_not_early(data: st.DataObject) -> None:
     walk = Walk()

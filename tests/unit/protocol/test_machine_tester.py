@@ -41,10 +41,10 @@ from protocol.roles.tester import (
 from protocol.roles.tester.examination import RETRY_MS
 from protocol.roles.tester.machine import CALLS_MAX, TESTS_AT_ONCE, TRY_AGAIN_MS
 from protocol.session.sampling import lane_seed
-from tests.unit.protocol import strategies
 from tests.unit.protocol.keys import key
 from tests.unit.protocol.machines import DOMAIN, MINER, MODEL, PARAMS, PROMPT_TOKENS, Hand, of, sent
 from tests.unit.protocol.test_audit import transcript_of
+from tests.unit.protocol.walk import ANYTHING
 
 ORACLE = key(50)
 ORACLES = 4
@@ -278,14 +278,14 @@ def test_tokens_that_no_engine_has_fail_a_miner() -> None:
 
 TRANSCRIPT, ROOT = transcript_of()
 ORDER = TRANSCRIPT.order
-LANE = CalledLane(ORDER.session, ORDER.task, 0, ROOT)
+LANE = CalledLane(0, ROOT)
 
 
 @pytest.mark.spec("TEST-TRANSCRIPT.1")
 def test_a_lane_is_scored_from_its_transcript() -> None:
     testing = Testing(replace(CALLED, lane=LANE))
     channel = testing.stream(testing.begun)
-    assert sent(testing.begun) == [TranscriptAsked(LANE.session, LANE.task, LANE.lane)]
+    assert sent(testing.begun) == [TranscriptAsked(ROOT)]
     effects = testing.receive(channel, TRANSCRIPT)
     assert of(effects, Close) == [Close(channel)]
     (asked,) = of(effects, Score)
@@ -389,14 +389,13 @@ def test_nobody_opens_streams_to_a_tester() -> None:
     assert testing.tell(ChannelOpened(Channel(5), MINER.node, "audit")) == [Close(Channel(5))]
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_walk_is_survived_bounded_and_comes_to_reports(data: st.DataObject) -> None:
     testing = Testing(None)
-    miners = [key(100 + number).node for number in range(6)]
+    miners = [key(100 + number).node for number in range(TESTS_AT_ONCE + 2)]
     calls = tuple(replace(CALLED, miner=NodeId(node), lane=LANE if node[0] % 2 else None) for node in miners)
     effects = testing.tell(Calls(calls))
-    anything = st.one_of([strategies.build(kind) for kind in strategies.every_message()])
     likely = st.sampled_from(
         [
             ChallengeReady("build"),
@@ -414,7 +413,7 @@ def test_any_walk_is_survived_bounded_and_comes_to_reports(data: st.DataObject) 
         channel = data.draw(st.sampled_from(channels))
         event = data.draw(
             st.one_of(
-                st.builds(Received, st.just(channel), st.one_of(likely, likely, anything)),
+                st.builds(Received, st.just(channel), st.one_of(likely, likely, ANYTHING)),
                 st.just(ChannelClosed(channel, "gone")),
                 st.just(Scored(number, "build", (0,), b"a", True, PROMPT_TOKENS)),
                 st.just(Compared(number, 0)),

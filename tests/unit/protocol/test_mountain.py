@@ -66,11 +66,11 @@ def test_all_roots_differ_and_the_state_is_the_peaks_alone() -> None:
 
 @pytest.mark.spec("RESULTS-TREE.1")
 def test_a_node_is_no_leaf() -> None:
-    two = TREES[2]
-    forged = prove(0, 1, lambda _: b"")
-    assert verify_proof(TREES[1].root, LEAVES[0], forged)
-    assert two.peaks[0] not in LEAVES
-    assert not verify_proof(two.root, two.peaks[0], forged)
+    proof = prove(5, 11, NODES.__getitem__)
+    for level in range(1, 4):
+        shorter = msgspec.structs.replace(proof, path=proof.path[level:], index=5 >> level << level)
+        assert not verify_proof(TREES[11].root, NODES[level, 5 >> level], shorter)
+    assert verify_proof(TREES[11].root, LEAVES[5], proof)
 
 
 @pytest.mark.spec("RESULTS-TREE.1")

@@ -93,6 +93,15 @@ def test_a_leaf_elsewhere_does_not_show_that_a_key_is_absent() -> None:
     assert not verify_sparse(tree.root, present, None, (ZERO_DIGEST,) * 257, None)
 
 
+@pytest.mark.spec("LEDGER-TREE.3")
+def test_not_even_a_forged_root_puts_a_leaf_where_its_path_does_not_lead() -> None:
+    key, far = sorted((number.to_bytes(2, "big") for number in range(64)), key=keccak)[::63]
+    leaf = keccak(b"\0" + keccak(far) + keccak(b"value"))
+    root = keccak(b"\1" + leaf + bytes(32))
+    assert keccak(key)[0] >> 7 == 0 != keccak(far)[0] >> 7
+    assert not verify_sparse(root, key, None, (bytes(32),), (keccak(far), keccak(b"value")))
+
+
 def test_versions_share_what_did_not_change() -> None:
     tree = SparseTree.of((number.to_bytes(2, "big"), b"value") for number in range(1_000))
     root = tree.root
@@ -101,8 +110,8 @@ def test_versions_share_what_did_not_change() -> None:
     new = [node for node in nodes(changed) if id(node) not in mine]
     assert 2 < len(new) < 30
     assert tree.root == root != changed.root
-    assert tree.set(b"\0\1", b"value")._top is tree._top
-    assert tree.delete(b"absent")._top is tree._top
+    assert tree.set(b"\0\1", b"value") is tree
+    assert tree.delete(b"absent") is tree
 
 
 def nodes(tree: SparseTree) -> list[object]:
