@@ -198,6 +198,15 @@ class Testnet:
         for router in self.routers if self.plan.oracles else ():
             await self._await_pool(router)
 
+    async def restart_oracle(self, child: Child, nursery: trio.Nursery) -> Child:
+        """Start an oracle that ended once more, in the folder that it left. Raises TestnetError."""
+        again = await self._spawn(child.name, ["oracle"], list(self.addresses))
+        self.children[self.children.index(child)] = self.children.pop()
+        nursery.start_soon(_drain, again)
+        await self._await_ready(again)
+        await self._await_signing(again)
+        return again
+
     def _prepare(self) -> str:
         """Make the keys and the genesis that names them; gives what the nodes are told of it."""
         genesis = self.plan.genesis or Genesis(TESTNET, params=Params(heartbeat_ms=HEARTBEAT_MS))

@@ -135,7 +135,11 @@ class Ends(Checker):
         if unpaid and late:
             self.fail(f"task {unpaid[0][1]} is not paid to its client's last ack", self._last.host)
         self.finalized = sum(shown.level is Level.FINALIZED for shown in self._of_last())
-        return not waiting and not unpaid
+        if waiting or unpaid:
+            return False
+        # It goes for good: what everybody held for it is let go of.
+        self._last.host.crash()
+        return True
 
     def _is_quiet(self) -> bool:
         if self._quiet_us is None and self._late(2 * AGAIN_MS_MAX):

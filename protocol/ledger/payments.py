@@ -1,4 +1,4 @@
-"""How money moves: nothing is made or lost, and nobody pays more than it signed for."""
+"""How money moves: nothing is made or lost, and nobody pays more than it signed for. Spec: [LEDGER-CONSERVED.1]"""
 
 import msgspec
 

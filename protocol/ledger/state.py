@@ -10,7 +10,7 @@ import msgspec
 from protocol.committee.cut import Home
 from protocol.committee.election import committee_root
 from protocol.committee.payload import Roots
-from protocol.core.codec import pack, unpack
+from protocol.core.codec import pack
 from protocol.core.ids import ZERO_DIGEST, Digest, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import U64, Bytes20, Bytes32, keccak
@@ -19,12 +19,10 @@ from protocol.ledger.accounts import Account
 from protocol.ledger.lanes import Lane, LaneView, view
 from protocol.ledger.miners import Miner
 from protocol.ledger.names import Name
-from protocol.ledger.records import TREES, Section, lane_key, lanes_of, open_key
+from protocol.ledger.records import TREES, Record, Section, lane_key, lanes_of, open_key
 from protocol.ledger.sessions import Session
 from protocol.messages.results import LedgerProof, Neighbour, Outcome
 from protocol.results.mountain import NO_OUTCOMES, Mountain, Place
-
-SNAPSHOT_BYTES_MAX = 1 << 31
 
 EMPTY_TREES = (EMPTY_TREE,) * TREES
 
@@ -63,7 +61,7 @@ class _Node(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     digest: Bytes32
 
 
-class _Packed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class _Packed(Record, frozen=True):
     params: Bytes32
     course: _Course
     count: U64
@@ -179,18 +177,17 @@ class State:
         trees = tuple(tuple(tree.items()) for tree in self.trees)
         nodes = tuple(_Node(*place, digest) for place, digest in self.nodes)
         mountain = self.mountain
-        return pack(
-            _Packed(
-                self.params_digest,
-                self._course(),
-                mountain.count,
-                mountain.peaks,
-                trees,
-                self.decided,
-                nodes,
-                self.turned,
-            )
+        packed = _Packed(
+            self.params_digest,
+            self._course(),
+            mountain.count,
+            mountain.peaks,
+            trees,
+            self.decided,
+            nodes,
+            self.turned,
         )
+        return packed.packed()
 
 
 def ledger_root(sections: tuple[bytes, ...]) -> Digest:
@@ -200,7 +197,7 @@ def ledger_root(sections: tuple[bytes, ...]) -> Digest:
 
 def unpack_state(packed: bytes) -> State:
     """The state that was packed. Raises DecodeError."""
-    stored = unpack(_Packed, packed, limit_bytes=SNAPSHOT_BYTES_MAX)
+    stored = _Packed.read(packed)
     course = stored.course
     chains = {(chain.home_epoch, chain.oracle): chain for chain in course.chains}
     return State(

@@ -107,7 +107,7 @@ def _worked(claim: Claim) -> list[tuple[bytes, int]]:
 def run_out(work: Working) -> None:
     """An epoch begins, and with it the time of lanes whose home epoch no batch can speak for any more: those of which
     a correct oracle must have spoken, f+1 or more, come to nothing. Spec: [OUTCOME-UNDECIDED.1]"""
-    for name, data in work.before.tree(Section.OPEN).items():
+    for name, data in sorted(work.before.tree(Section.OPEN).items()):
         home_epoch, key = int.from_bytes(name[:8], "big"), name[8:]
         if home_epoch > work.epoch - HOMES_KEPT:
             continue

@@ -1,0 +1,112 @@
+"""The bounds of the tables that the nodes of a ``results`` world hold, for S13: those of the fast path and of the
+committee, and those of results.
+
+In the end nobody waits for anything any more, so what belongs to a session or to a result is gone everywhere; what
+oracles know of lanes, and what waits in their outboxes, goes with the epochs, which here may go on. Clients are left
+out of that: where a router lets them down, they wait as long as they like.
+"""
+
+from p2pnode.sim import committee_tables, fast_path_tables
+from p2pnode.sim.tables import Bound, Table, TablesAreBounded
+from protocol.core.params import Params
+from protocol.light.headers import CHECKED_MAX
+from protocol.messages.committee import MEMBERS_MAX
+from protocol.messages.sessions import LANES_MAX
+from protocol.results.open_lanes import SOURCES_MAX
+from protocol.roles.client import ClientMachine
+from protocol.roles.client.levels import SETTLING_MAX
+from protocol.roles.client.state import EARLY_MAX
+from protocol.roles.miner.credit import TABS_MAX
+from protocol.roles.miner.outstanding import RESULTS_MAX
+from protocol.roles.oracle.outbox import OF_PEER_MAX, REPORTS_MAX
+from protocol.roles.oracle.outcomes import RECENT_MAX
+from protocol.roles.oracle.watchers import ALL_MAX, OF_STREAM_MAX
+from protocol.roles.router.following import HANDED_IN_MAX
+from protocol.roles.router.watched import NEWS_MAX, SEEN_MAX
+
+PEERS_MAX = 64
+"""Nodes of a world, each with some streams to an oracle: more than there are."""
+
+
+def _general(params: Params) -> int:
+    return 4 * params.sessions_per_router_max + params.sessions_per_router_max * (2 * params.lanes_max + 2)
+
+
+def _lanes(params: Params) -> int:
+    return params.lanes_observed_max
+
+
+def _heard(params: Params) -> int:
+    return MEMBERS_MAX * params.lanes_observed_max
+
+
+def _kept(number: int) -> Table:
+    return Table(lambda _: number, lambda _: number)
+
+
+def _same(bound: Bound) -> Table:
+    return Table(bound, bound)
+
+
+TABLES = {
+    **fast_path_tables.TABLES,
+    **committee_tables.TABLES,
+    # What follows headers.
+    "trust._checked": _kept(CHECKED_MAX),
+    "trust._committee.places": _kept(MEMBERS_MAX),
+    "_links._channels": _kept(MEMBERS_MAX),
+    "_links._peers": _kept(MEMBERS_MAX),
+    "_links._delays_ms": _kept(MEMBERS_MAX),
+    "_links._retries": _kept(MEMBERS_MAX),
+    "_pool._served": _same(lambda params: params.miners_max),
+    "_pool._available": _kept(MEMBERS_MAX),
+    "_pool._available[]": _same(lambda params: params.miners_max),
+    # What oracles know of lanes, until their epochs are over.
+    "desk.open.tasks": _same(_lanes),
+    "desk.open.tasks[].lanes": _kept(LANES_MAX),
+    "desk.open.tasks[].lanes[].sources": _kept(SOURCES_MAX),
+    "desk.open._of_peer": _same(_lanes),
+    "desk._until": _same(_lanes),
+    "outcomes._recent": _kept(RECENT_MAX),
+    # Whom they serve, and what waits to be signed.
+    "results._streams": _kept(4 * PEERS_MAX),
+    "results._of_peer": _kept(PEERS_MAX),
+    "followers._followers": _kept(4 * PEERS_MAX),
+    "followers._followers[]": _kept(4 * PEERS_MAX),
+    "watchers._by": _kept(ALL_MAX),
+    "watchers._by[]": _kept(4 * PEERS_MAX),
+    "watchers._watched": _kept(4 * PEERS_MAX),
+    "watchers._watched[]": _kept(OF_STREAM_MAX),
+    "outbox._items": _kept(OF_PEER_MAX * PEERS_MAX),
+    "outbox._due": _kept(OF_PEER_MAX * PEERS_MAX),
+    "outbox._of_peer": _kept(PEERS_MAX),
+    "outbox._reports": _kept(REPORTS_MAX),
+    "outbox._values": _kept(3),
+    "outbox._values[]": _same(_lanes),
+    # What miners and routers remember of sessions that are over.
+    "credit.tabs": _kept(TABS_MAX),
+    "credit.tabs[].running": Table(lambda _: LANES_MAX * 8),
+    "outstanding.held": Table(lambda _: RESULTS_MAX),
+    "_following._handed_in": Table(lambda _: HANDED_IN_MAX),
+    "_watched[].news": Table(lambda _: NEWS_MAX),
+    "_watched[]._seen": Table(lambda _: SEEN_MAX),
+    # Clients' answers that may still rise.
+    ".settling": Table(lambda _: SETTLING_MAX),
+    ".early": Table(lambda _: EARLY_MAX),
+    "hearsay._said": _same(_heard),
+}
+
+
+class ResultsTables(TablesAreBounded):
+    """S13 for everybody."""
+
+    def ended(self) -> None:
+        """See the module."""
+        for host in self.world.hosts.values():
+            for drive in host.drives if host.correct else ():
+                self._count(drive, at_rest=not isinstance(drive.machine, ClientMachine))
+
+
+def results_tables() -> ResultsTables:
+    """S13 for everybody."""
+    return ResultsTables(_general, TABLES)
