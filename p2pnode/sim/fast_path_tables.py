@@ -66,7 +66,6 @@ TABLES = {
     "._boundaries": Table(_tokens),
     "._sessions[].kept": Table(lambda _: KEPT_MESSAGES_MAX),
     "._sessions[].direct": Table(lambda params: params.tasks_per_session_max),
-    "._sessions[].generations": Table(lambda _: 1_024),
     ".withheld": Table(lambda _: WITHHELD_MAX),
 }
 

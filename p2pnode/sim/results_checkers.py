@@ -18,6 +18,7 @@ from p2pnode.sim.results_outcomes import NoiseIsOwn, OpensItsOwn, SeenByOne
 from p2pnode.sim.results_plan import ResultsPlan
 from p2pnode.sim.results_replay import OneLedger
 from p2pnode.sim.results_seen import Seen
+from p2pnode.sim.results_tables import results_tables
 from p2pnode.sim.world import World
 
 
@@ -31,6 +32,6 @@ def results_checkers(world: World, plan: ResultsPlan, den: Den, last: Last) -> t
     levels = LevelsHold(reading, seen, ledger)
     of_results = (SeenByOne(reading, seen), OneOutcome(reading, seen, ledger), OpensItsOwn(reading, seen), NoiseIsOwn())
     of_money = (ValueIsConserved(seen), PaidAsSigned(seen, ledger))
-    alone = (KeepsItsWord(reading), OnlyTheGuilty(reading), NobodyIsBlamed(), NobodyIsCutOff())
+    alone = (KeepsItsWord(reading), OnlyTheGuilty(reading), NobodyIsBlamed(), NobodyIsCutOff(), results_tables())
     ends = Ends(bounds, seen, ledger, levels, promises, last)
     return (Spy(den), seen, *of_results, chain, ledger, *of_money, *alone, levels, promises, ends)

@@ -94,6 +94,12 @@ TABLES = {
     ".settling": Table(lambda _: SETTLING_MAX),
     ".early": Table(lambda _: EARLY_MAX),
     "hearsay._said": _same(_heard),
+    "hearsay._said[]": _kept(MEMBERS_MAX),
+    "hearsay._said[][]": _kept(2),
+    "hearsay._by": _kept(MEMBERS_MAX),
+    "hearsay._by[]": _same(_lanes),
+    "state.opened": _kept(3 * MEMBERS_MAX),
+    "MinerMachine._settings.results": _kept(RESULTS_MAX),
 }
 
 

@@ -127,7 +127,6 @@ class Leasing:
         if not ask.hedge and (ask.lane in session.leases or ask.lane in session.granted):
             return None
         lease = Lease(ask.miner, channel, Generation(grant.generation))
-        session.generations.add(lease.generation)
         if not ask.hedge:
             session.granted[ask.lane] = lease
         return lease

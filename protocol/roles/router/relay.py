@@ -297,9 +297,8 @@ class Relay:
         segments = [segment_id(self.domain, head) for head in heads if head.generation == ack.generation]
         if (ack.session, ack.lane) == (session.id, 0) and ack.segment in segments:
             return [Send(lease.channel, message, key=session.id)]
-        if not segments and ack.generation not in session.generations:
-            raise RemoteProtocolError("the ack is for a generation that never was")
-        # On its way while another miner took over.
+        # On its way while another miner took over, or of a lease that another router, or an earlier life of this one,
+        # gave: the client signed it, so it is no fault.
         return []
 
     def cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:

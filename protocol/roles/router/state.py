@@ -250,8 +250,6 @@ class Session:
     """Miners of other lanes that were asked to take over lane 0 since it last had a miner."""
     lost: Counter[NodeId] = field(default_factory=Counter)
     """How often miners failed this session: the oftener, the later they are asked again."""
-    generations: set[Generation] = field(default_factory=set)
-    """Of all its leases: a late ack may name an earlier one."""
     tasks: dict[int, Task] = field(default_factory=dict)
     last_task: int = 0
     direct: set[int] = field(default_factory=set)

@@ -1,15 +1,12 @@
 """Four production oracles over the real ledger: from a commit to its final outcome, and what goes wrong on the way."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from protocol.committee.members import Committee
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
-from protocol.core.machine import PersistFailed
-from protocol.ledger import LedgerState, Section
+from protocol.ledger import Section
 from protocol.ledger.proofs import verify_ledger_proof
 from protocol.light.headers import HeaderTrust
 from protocol.light.news import check_outcome, check_session
@@ -18,10 +15,8 @@ from protocol.messages.committee import CertificateKind
 from protocol.messages.results import (
     Follow,
     LedgerNews,
-    Observation,
     ObservedNews,
     OutcomeNews,
-    RevealAsked,
     RevealMessage,
     SessionNews,
     Submit,
@@ -30,91 +25,13 @@ from protocol.messages.results import (
     Watch,
 )
 from protocol.results.closed_tasks import CLOSED
-from protocol.results.evidence import observations_of
 from protocol.roles.oracle import Report
 from tests.unit.protocol.committee_at_hand import HASHES, keyed  # noqa: F401
-from tests.unit.protocol.oracles_in_a_room import OracleHost, Puppet, Room
-from tests.unit.protocol.results_at_hand import CLIENT, MALLORY, MINERS, PARAMS, ROUTER, Job, genesis_of, oracles
+from tests.unit.protocol.oracles_in_a_room import Room
+from tests.unit.protocol.results_at_hand import CLIENT, MALLORY, MINERS, PARAMS, ROUTER, Job, genesis_of
+from tests.unit.protocol.results_scene import Scene, apart
 
 ONE, TWO = Job(), Job(lanes=2)
-
-
-class Scene:
-    """A room in which the committee works, a client that watches a session, and miners that do what is right."""
-
-    def __init__(self, job: Job = ONE, *, reserve: bool = True, room: Room | None = None) -> None:
-        self.room, self.job = room or Room(), job
-        self.room.run(3_000)
-        self.client = self.room.puppet(CLIENT).say(Watch(job.session))
-        if reserve:
-            self.client.say(Submit(sessions=(job.signed_session,)))
-            assert self.room.run(5_000, lambda: all(self.state(at).session(job.session) for at in self.room.hosts))
-        self.said: dict[tuple[NodeId, bytes, int, int], set[Observation]] = {}
-        self.room.watch = self.note
-
-    @staticmethod
-    def state(host: OracleHost) -> LedgerState:
-        return host.state
-
-    def note(self) -> None:
-        """Everything that an oracle ever says of a lane on any wire."""
-        for _, _, message in self.room.wire:
-            signed = getattr(message, "signed", None)
-            if signed is not None and hasattr(signed, "batch"):
-                for value in observations_of(signed):
-                    name = (NodeId(signed.batch.oracle), value.session, value.task, value.lane)
-                    self.said.setdefault(name, set()).add(value)
-        self.room.wire.clear()
-
-    def miner(self, lane: int = 0, job: Job | None = None) -> Puppet:
-        """A miner that opens its commit when f+1 oracles have asked."""
-        job = job or self.job
-        puppet = self.room.puppet(job.miner(lane))
-
-        def on_message(place: int, message: object) -> None:
-            if isinstance(message, RevealAsked):
-                asked = {at for at, told in puppet.heard if isinstance(told, RevealAsked)}
-                if len(asked) == 2:
-                    puppet.say(job.reveals(lane))
-                elif len(asked) > 2:
-                    puppet.say(job.reveals(lane), place)
-
-        puppet.on_message = on_message
-        return puppet
-
-    def works(self, job: Job, lane: int) -> None:
-        """A miner commits, and opens what it was asked for, until the outcome is final."""
-        miner = self.miner(lane, job)
-        self.again(lambda: miner.say(job.commits(lane)))
-        self.again(lambda: miner.say(job.reveals(lane)) if miner.of(RevealAsked) else None)
-
-    def again(self, say: Callable[[], object], ms: int = PARAMS.result_resend_ms, times: int = 30) -> None:
-        """A node says something again and again, as miners do until the outcome is final."""
-        if times:
-            say()
-            self.room.later(ms, lambda: self.again(say, ms, times - 1))
-
-    def outcome(self, job: Job | None = None, lane: int = 0) -> Verdict | None:
-        """The verdict on a lane, the same at every oracle that runs; None until then."""
-        job = job or self.job
-        found = {
-            None if view is None or view.outcome is None else view.outcome.verdict
-            for host in self.room.hosts
-            if host.up
-            for view in [host.state.lane(job.session, job.task, lane)]
-        }
-        return found.pop() if len(found) == 1 else None
-
-    def decided(self, ms: int = 30_000, job: Job | None = None) -> list[Verdict | None]:
-        """Wait for the verdicts on all lanes."""
-        lanes = range((job or self.job).lanes)
-        self.room.run(ms, lambda: all(self.outcome(job, lane) is not None for lane in lanes))
-        return [self.outcome(job, lane) for lane in lanes]
-
-    def one_value_each(self) -> None:
-        """No oracle ever said two things of a lane."""
-        assert self.said
-        assert all(len(values) == 1 for values in self.said.values())
 
 
 # To the outcome
@@ -201,7 +118,7 @@ def test_a_miner_that_says_it_again_gets_its_outcome_again() -> None:
 @pytest.mark.spec("RESULTS-STREAMS.1", "RESULTS-KEPT.1")
 def test_who_begins_to_watch_is_told_what_is_known() -> None:
     scene = Scene()
-    scene.room.cut = lambda sender, receiver: isinstance(receiver, OracleHost) and isinstance(sender, OracleHost)
+    apart(scene)
     scene.miner().say(ONE.commits(), 1)
     scene.room.run(50)
     early = scene.room.puppet(ROUTER).say(Watch(ONE.session))
@@ -339,158 +256,6 @@ def test_proofs_of_a_reservation_hold_against_their_header() -> None:
         assert news.certified.header is not None
         assert verify_ledger_proof(news.certified.header, news.proof)
         assert news.proof.section == Section.SESSIONS
-
-
-# Crashes
-
-
-@pytest.mark.spec("OBSERVE-ONCE.1", "OBSERVE-ONCE.2", "REVEAL-ASKED.1", "BATCH-KEPT.1")
-@pytest.mark.parametrize("fuse", range(0, 60, 4))
-@pytest.mark.parametrize("alone", [False, True], ids=["one of four", "one of three"])
-def test_an_oracle_that_crashes_in_the_middle_never_says_another_thing(fuse: int, alone: bool) -> None:
-    job = Job(lanes=3)
-    scene = Scene(job)
-    if alone:
-        scene.room.hosts[3].crash()
-    for lane in (0, 1):
-        scene.works(job, lane)
-    host = scene.room.hosts[1]
-    host.fuse = fuse
-    scene.room.run(PARAMS.commit_window_ms + 50, lambda: not host.up)
-    if host.up:
-        host.crash()
-    scene.room.run(500)
-    host.start()
-    assert scene.decided(60_000) == [Verdict.OK, Verdict.OK, Verdict.LATE]
-    scene.room.run(500)
-    scene.one_value_each()
-    for lane in range(3):
-        view = host.state.lane(job.session, 1, lane)
-        assert view is not None
-        assert host.key.node_id in view.values or not alone
-
-
-@pytest.mark.spec("OBSERVE-ONCE.2")
-def test_who_lost_its_store_but_not_its_log_says_nothing_before_it_knows_what_it_said() -> None:
-    scene = Scene()
-    scene.room.cut = lambda sender, receiver: isinstance(receiver, OracleHost) and isinstance(sender, OracleHost)
-    scene.miner().say(ONE.commits())
-    scene.room.run(50)
-    host = scene.room.hosts[0]
-    host.crash()
-    host.disk = {name: data for name, data in host.disk.items() if name.startswith((b"signed/", b"batch/"))}
-    assert any(name.startswith(b"batch/") for name in host.disk)
-    scene.room.cut = lambda sender, receiver: False
-    host.start()
-    other = replace(ONE, task=2)
-    scene.room.run(3_000)
-    host.machine.results.desk.open.drop((ONE.session, 1, 0))
-    scene.miner(job=other).say(other.commits())
-    scene.room.run(1_000)
-    assert (NodeId(host.key.node_id), other.session, 2, 0) not in scene.said, "its first batch is nowhere"
-    assert scene.decided(job=other) == [Verdict.OK], "the other three do"
-
-
-@pytest.mark.spec("OBSERVE-ONCE.2")
-def test_a_batch_that_another_gives_back_fills_the_gap() -> None:
-    scene = Scene()
-    host = scene.room.hosts[0]
-    down = {scene.room.hosts[2], scene.room.hosts[3]}
-    scene.room.cut = lambda sender, receiver: sender in down or receiver in down
-    scene.miner().say(ONE.commits(), 0)
-    scene.room.run(100)
-    host.crash()
-    host.disk = {name: data for name, data in host.disk.items() if name.startswith((b"signed/", b"batch/"))}
-    host.start()
-    scene.room.cut = lambda sender, receiver: False
-    other = replace(ONE, task=2)
-    scene.again(lambda: scene.miner(job=other).say(other.commits()))
-    scene.room.run(10_000, lambda: (NodeId(host.key.node_id), other.session, 2, 0) in scene.said)
-    assert scene.decided(job=other) == [Verdict.OK]
-    scene.room.run(1_000)
-    view = host.state.lane(ONE.session, 1, 0)
-    assert view is not None
-    assert view.values[host.key.node_id] == ONE.ok()
-    scene.one_value_each()
-
-
-def test_a_disk_that_fails_ends_every_stream() -> None:
-    scene = Scene()
-    host = scene.room.hosts[0]
-    host.tell(PersistFailed(b"committee", "full"))
-    scene.room.run(50)
-    before = len(scene.client.heard)
-    scene.miner().say(ONE.commits())
-    scene.room.run(1_000)
-    assert not [place for place, _ in scene.client.heard[before:] if place == 0]
-    assert (NodeId(host.key.node_id), ONE.session, 1, 0) not in scene.said
-
-
-# Epochs
-
-
-def turning() -> Room:
-    """A room whose epochs are short."""
-    return Room(genesis_of(replace(PARAMS, epoch_blocks=3, heartbeat_ms=400).validate()))
-
-
-@pytest.mark.spec("OBSERVE-HOME.1")
-def test_a_task_that_was_ordered_before_the_epoch_closed_is_observed_by_its_home() -> None:
-    room = turning()
-    job = Job(domain=room.genesis.domain())
-    scene = Scene(job, room=room)
-    first = room.hosts[0].machine.simplex.committee.epoch
-    job = replace(job, home_epoch=first, task=2)
-    assert room.run(30_000, lambda: all(epoch_of(host) == first + 1 for host in room.hosts))
-    scene.miner(job=job).say(job.commits())
-    assert scene.decided(job=job) == [Verdict.OK]
-    view = room.hosts[0].state.lane(job.session, 2, 0)
-    assert view is not None
-    assert (view.home_epoch, epoch_of(room.hosts[0])) == (first, first + 1)
-    assert view.paid_wei == 70
-
-
-@pytest.mark.spec("OBSERVE-HOME.1")
-def test_nothing_is_observed_of_an_epoch_that_is_two_more_than_past() -> None:
-    room = turning()
-    job = Job(domain=room.genesis.domain())
-    scene = Scene(job, room=room)
-    assert room.run(60_000, lambda: all(epoch_of(host) == 5 for host in room.hosts))
-    scene.miner(job=job).say(job.commits())
-    room.run(5_000)
-    assert scene.said == {}
-
-
-@pytest.mark.spec("OBSERVE-HOME.1", "OBSERVE-ONCE.1")
-def test_who_is_no_member_any_more_goes_on_for_its_home_epoch() -> None:
-    everybody = tuple(key.node_id for key in oracles(8))
-
-    def others(committee: Committee) -> tuple[NodeId, ...]:
-        return everybody[4:] if committee.epoch == 1 else committee.members
-
-    params = replace(PARAMS, epoch_blocks=3, heartbeat_ms=4_000).validate()
-    genesis = genesis_of(params)
-    room = Room(genesis, others, size=8)
-    job = Job(domain=genesis.domain())
-    scene = Scene(job, reserve=False, room=room)
-    assert room.run(30_000, lambda: all(epoch_of(host) == 2 for host in room.hosts))
-    room.hosts[0].crash()
-    room.hosts[1].crash()
-    room.run(200)
-    room.hosts[1].start()
-    miner = scene.miner(job=job)
-    scene.again(lambda: miner.say(job.commits(), 1, 2, 3))
-    assert room.run(20_000, lambda: room.hosts[5].state.lane(job.session, 1, 0) is not None)
-    assert scene.decided(job=job) == [Verdict.OK]
-    view = room.hosts[5].state.lane(job.session, 1, 0)
-    assert view is not None
-    assert set(view.values) == set(everybody[1:4])
-    scene.one_value_each()
-
-
-def epoch_of(host: OracleHost) -> int:
-    """Where an oracle is."""
-    return host.machine.simplex.committee.epoch
 
 
 def take(pool: PoolFollower, message: object) -> None:
