@@ -191,14 +191,15 @@ class _Casting:
         host = self._host(LAST, program, dialable=False)
         return Last(host, host.start, answers)
 
-    @staticmethod
-    def _visit(rng: Random, routers: tuple[NodeId, ...], lanes: int) -> Visit:
+    def _visit(self, rng: Random, routers: tuple[NodeId, ...], lanes: int) -> Visit:
+        liars = any(name in self._plan.cast.ruses for name in self._plan.cast.miners)
         wishes = tuple(
             Wish(rng.randint(0, 300), f"last question {number}", 30, 20_000, None, False)
             for number in range(rng.randint(1, 2))
         )
         cap_wei = len(wishes) * 30 * PRICE_CAP_WEI
-        direct, last = rng.random() < 0.3, lanes == 1
+        # Whom a miner lies to in person has to give up on it alone: no router takes over.
+        direct, last = not liars and rng.random() < 0.3, lanes == 1
         return Visit(0, routers, 20_000, 3_600_000, lanes, direct, wishes, last, cap_wei, LINGERS_MS)
 
 

@@ -20,6 +20,7 @@ from protocol.roles.miner.credit import TABS_MAX
 from protocol.roles.miner.outstanding import RESULTS_MAX
 from protocol.roles.oracle.outbox import OF_PEER_MAX, REPORTS_MAX
 from protocol.roles.oracle.outcomes import RECENT_MAX
+from protocol.roles.oracle.results import LATER_MAX
 from protocol.roles.oracle.watchers import ALL_MAX, OF_STREAM_MAX
 from protocol.roles.router.following import HANDED_IN_MAX
 from protocol.roles.router.watched import NEWS_MAX, SEEN_MAX
@@ -67,6 +68,7 @@ TABLES = {
     "desk.open.tasks[].lanes[].sources": _kept(SOURCES_MAX),
     "desk.open._of_peer": _same(_lanes),
     "desk._until": _same(_lanes),
+    "results._later": _kept(LATER_MAX),
     "outcomes._recent": _kept(RECENT_MAX),
     # Whom they serve, and what waits to be signed.
     "results._streams": _kept(4 * PEERS_MAX),
@@ -86,6 +88,7 @@ TABLES = {
     # What miners and routers remember of sessions that are over.
     "credit.tabs": _kept(TABS_MAX),
     "credit.tabs[].running": Table(lambda _: LANES_MAX * 8),
+    "MinerMachine.streams": Table(_general, lambda _: MEMBERS_MAX),
     "outstanding.held": Table(lambda _: RESULTS_MAX),
     "_following._handed_in": Table(lambda _: HANDED_IN_MAX),
     "_watched[].news": Table(lambda _: NEWS_MAX),
@@ -94,8 +97,8 @@ TABLES = {
     ".settling": Table(lambda _: SETTLING_MAX),
     ".early": Table(lambda _: EARLY_MAX),
     "hearsay._said": _same(_heard),
-    "hearsay._said[]": _kept(MEMBERS_MAX),
-    "hearsay._said[][]": _kept(2),
+    "hearsay._said[]": _same(_lanes),
+    "hearsay._said[][]": _kept(MEMBERS_MAX),
     "hearsay._by": _kept(MEMBERS_MAX),
     "hearsay._by[]": _same(_lanes),
     "state.opened": _kept(3 * MEMBERS_MAX),

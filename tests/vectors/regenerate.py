@@ -21,6 +21,7 @@ from protocol.core.signing import (
     typed_digest,
     typed_fields,
 )
+from protocol.messages.audits import Challenge
 from protocol.messages.committee import Batch, Finalize, Header, Nullify, Proposal, Vote
 from protocol.messages.results import Commit, Enlist, LaneResult, RegistryEntry, Reveal, SessionClose, Withdraw
 from protocol.messages.sessions import Assignment, Bid, RouterTerm, SessionOpen
@@ -91,6 +92,7 @@ def _result_examples() -> list[TypedStruct]:
         Withdraw(fill(0x92, 20), 2**62),
         SessionClose(session),
         Enlist(miner, fill(0xA2, 20), fill(0xB2, 32), 4, 55, 3),
+        Challenge(miner, fill(0xF2, 20), fill(0x13, 32), 5, 1, fill(0x23, 32)),
         RegistryEntry(fill(0xC2, 20), "tiny", 2, fill(0xD2, 32), fill(0xE2, 32), "stable"),
     ]
 

@@ -92,7 +92,7 @@ class OracleMachine:
         self._deadlines: Deadlines[str] = Deadlines()
         self._deadlines.set("resend", now_ms + params.resend_interval_ms)
         self.disk_failed: str | None = None
-        self._begun = self.results.begin(self._here(), self._final(), self._kept, now_ms)
+        self._begun = self.results.begin(self._here(), self._final(), self._closing, self._kept, now_ms)
         self._aim(now_ms)
 
     @property

@@ -86,6 +86,8 @@ class Results:
         self._of_peer: Counter[NodeId] = Counter()
         self.final: Final | None = None
         """The last header, if its state is known here."""
+        self._certified: Certified | None = None
+        """The last header, be its state known or not: enough to prove outcomes."""
         self._stopped = False
         self._later: dict[Lane, int] = {}
         """Openings that were taken of lanes which were decided before."""
@@ -245,16 +247,20 @@ class Results:
         records = self.outcomes.records(states)
         return [Persist(COMMITTEE, records, vital=False)] if records else []
 
-    def begin(self, here: Here, final: Certified | None, kept: Iterable[SignedBatch], now_ms: int) -> list[object]:
+    def begin(
+        self, here: Here, final: Certified | None, closing: Certified | None, kept: Iterable[SignedBatch], now_ms: int
+    ) -> list[object]:
         """Take up what this oracle said before, and the commits that it closed. Spec: [OBSERVE-ONCE.2]
 
         Args:
-            final: The latest finalization, if its block is the one that the ledger stands at.
+            final: The latest finalization of this epoch; its block may be ahead of where the ledger stands.
+            closing: What closed the epoch before.
         """
         state = here.view.state
         if state is None:
             return []
         self._told = state.mountain.count - (len(state.decided) if state.turned else 0)
+        self._certified = final or closing
         if final is not None and final.header is not None and final.header.ledger_root == state.roots.ledger_root:
             self.final = Final(final, state)
         for home_epoch, value in here.view.said_by(self.desk.me):
@@ -268,7 +274,8 @@ class Results:
         state = effect.states[-1]
         if not isinstance(state, State):
             return []
-        before, self.final = self.final, Final(Certified(effect.certificate, effect.headers[-1]), state)
+        self._certified = Certified(effect.certificate, effect.headers[-1])
+        before, self.final = self.final, Final(self._certified, state)
         effects = self.followers.settled(self.final)
         lanes: list[Lane] = []
         for passed in effect.states:
@@ -294,7 +301,7 @@ class Results:
         return tuple(dict.fromkeys((*self.watchers.of(lane[0]), *(at for at in sources if at in self._streams))))
 
     def _outcome_news(self, index: int, channels: Sequence[Channel]) -> list[object]:
-        news = None if self.final is None or not channels else self.outcomes.news(index, self.final.certified)
+        news = None if self._certified is None or not channels else self.outcomes.news(index, self._certified)
         return [] if news is None else [Send(channel, news, key=COMMITTEE) for channel in channels]
 
     def _session_news(

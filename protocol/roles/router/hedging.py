@@ -106,8 +106,8 @@ class Hedging:
         if task is None or task.number != number or not self._wanted(session, task):
             return self.leasing.release(session, lease)
         assigned, persist = self.leasing.sign_assignment(session, {**session.leases, 0: lease})
-        order = task.submit.order
-        expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
+        order, model, price_wei = task.submit.order, session.opening.model, lease.price_wei
+        expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, model, price_wei=price_wei)
         session.hedge = Hedge(number, lease, assigned, LaneVerifier(self.domain, expected), now_ms)
         start = StartTask(
             assignment=assigned.assignment,

@@ -72,9 +72,9 @@ class Lanes:
         if message.end.reason is EndReason.CANCELLED and not line.running.cancelled:
             raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         order, model = line.running.submit.order, session.opening.model
-        check_ended(
-            self.domain, expect_segment(self.domain, order, lane, lease.generation, lease.miner, model), message
-        )
+        price_wei = lease.price_wei
+        expected = expect_segment(self.domain, order, lane, lease.generation, lease.miner, model, price_wei=price_wei)
+        check_ended(self.domain, expected, message)
         self.measured(lease.miner).reported()
         return session.tell(message) + self._next(session, lane, line, now_ms)
 

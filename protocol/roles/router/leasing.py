@@ -81,7 +81,7 @@ class Leasing:
         if miner is None or current is None:
             return []
         channel = self.channels.take()
-        session.asks[channel] = Ask(miner, lane, hedge)
+        session.asks[channel] = Ask(miner, lane, current.bids[miner][0].price_wei, hedge)
         self.miners[channel], self.peers[channel] = session.id, miner
         answer_ms = self.params.lease_request_timeout_ms
         self.deadlines.set(("lease", session.id, channel), now_ms + answer_ms)
@@ -126,7 +126,7 @@ class Leasing:
         ask = self.answered(session, channel)
         if not ask.hedge and (ask.lane in session.leases or ask.lane in session.granted):
             return None
-        lease = Lease(ask.miner, channel, Generation(grant.generation))
+        lease = Lease(ask.miner, channel, Generation(grant.generation), ask.price_wei)
         if not ask.hedge:
             session.granted[ask.lane] = lease
         return lease

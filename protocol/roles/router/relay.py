@@ -140,8 +140,9 @@ class Relay:
         return [Send(lease.channel, start, key=session.id)]
 
     def _expect(self, session: Session, task: Task, lease: Lease) -> SegmentExpectation:
-        order = task.submit.order
-        return expect_segment(self.domain, order, 0, lease.generation, lease.miner, session.opening.model)
+        order, model = task.submit.order, session.opening.model
+        price_wei = lease.price_wei
+        return expect_segment(self.domain, order, 0, lease.generation, lease.miner, model, price_wei=price_wei)
 
     def resubmit(self, session: Session, task: Task, resume: Continuation | None, now_ms: int) -> list[object]:
         """The client has an order's frames no longer from the miner itself, and says how far it came.

@@ -161,6 +161,8 @@ class Lease:
     miner: NodeId
     channel: Channel
     generation: Generation
+    price_wei: int
+    """Of a token, as its miner bid it: every head under this lease has to name that."""
     last_task: int = 0
     """Handed over under it: no earlier order can follow."""
 
@@ -192,6 +194,7 @@ class Ask:
 
     miner: NodeId
     lane: int
+    price_wei: int
     hedge: int = 0
     """The order to be started a second time, while the lane's own miner is still waited for; 0: none."""
 

@@ -12,7 +12,6 @@ from protocol.messages.results import (
     Watch,
 )
 from protocol.results.evidence import observations_of
-from tests.unit.protocol.committee_at_hand import HASHES, keyed  # noqa: F401
 from tests.unit.protocol.oracles_in_a_room import OracleHost, Puppet, Room
 from tests.unit.protocol.results_at_hand import CLIENT, PARAMS, Job
 

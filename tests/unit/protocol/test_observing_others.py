@@ -224,6 +224,8 @@ def test_what_was_asked_for_before_a_restart_counts_after_it() -> None:
     desk.commit(TWO.commits(0))
     desk.commit(TWO.commits(1))
     desk.restart()
+    later = replace(TWO, miners=(MINERS[5], MINERS[1]), assignment=2)
+    assert desk.commit(later.commits(0)) == [], "it came too late"
     desk.commit(TWO.commits(0), 9)
     assert desk.asked[1:] == [((TWO.session, 1), (9,))]
     desk.reveal(TWO.reveals(0))

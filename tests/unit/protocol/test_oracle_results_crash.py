@@ -7,16 +7,23 @@ import pytest
 from protocol.committee.members import Committee
 from protocol.core.codec import pack
 from protocol.core.ids import NodeId
-from protocol.core.machine import PersistFailed
+from protocol.core.machine import Persist, PersistFailed
+from protocol.light.headers import HeaderTrust
+from protocol.light.news import check_outcome
 from protocol.messages.results import (
     CommitMessage,
     Content,
+    OutcomeNews,
+    RevealAsked,
     Verdict,
+    Watch,
 )
+from protocol.results.closed_tasks import CLOSED
 from protocol.roles.oracle import Include
-from tests.unit.protocol.committee_at_hand import HASHES, keyed  # noqa: F401
+from protocol.roles.oracle.outcomes import OUTCOME
+from tests.unit.protocol.committee_at_hand import keyed  # noqa: F401
 from tests.unit.protocol.oracles_in_a_room import OracleHost, Room
-from tests.unit.protocol.results_at_hand import PARAMS, Job, genesis_of, oracles
+from tests.unit.protocol.results_at_hand import MALLORY, PARAMS, Job, genesis_of, oracles
 from tests.unit.protocol.results_scene import Scene, apart
 
 ONE, TWO = Job(), Job(lanes=2)
@@ -207,3 +214,66 @@ def test_who_is_no_member_any_more_goes_on_for_its_home_epoch() -> None:
 def epoch_of(host: OracleHost) -> int:
     """Where an oracle is."""
     return host.machine.simplex.committee.epoch
+
+
+# Durable first
+
+
+@pytest.mark.spec("REVEAL-ASKED.1")
+def test_who_asks_for_openings_has_it_on_its_disk_that_it_takes_no_more_commits() -> None:
+    scene = Scene(TWO)
+    asked: list[bool] = []
+
+    def look() -> None:
+        asked.extend(
+            bool(sender.load(CLOSED))
+            for sender, _, message in scene.room.wire
+            if isinstance(message, RevealAsked) and isinstance(sender, OracleHost)
+        )
+        scene.room.wire.clear()
+
+    scene.room.watch = look
+    for lane in (0, 1):
+        scene.miner(lane).say(TWO.commits(lane))
+    assert scene.decided() == [Verdict.OK, Verdict.OK]
+    assert asked == [True] * 8
+
+
+@pytest.mark.spec("RESULTS-KEPT.1")
+def test_outcomes_are_durable_before_their_block_is() -> None:
+    scene = Scene()
+    host = scene.room.hosts[0]
+    handle, seen = host.machine.handle, []
+
+    def watched(event: object, now_ms: int) -> list[object]:
+        effects = handle(event, now_ms)
+        names = [name for effect in effects if isinstance(effect, Persist) for name, value in effect.records if value]
+        outcome = next((at for at, name in enumerate(names) if name.startswith(OUTCOME)), None)
+        if outcome is not None:
+            seen.append(outcome < next(at for at, name in enumerate(names) if name.startswith(b"chain/")))
+        return effects
+
+    host.machine.handle = watched  # type: ignore[method-assign]
+    scene.miner().say(ONE.commits())
+    assert scene.decided() == [Verdict.OK]
+    assert seen == [True]
+
+
+@pytest.mark.spec("RESULTS-KEPT.1")
+def test_after_a_restart_every_outcome_has_its_proof() -> None:
+    scene = Scene()
+    jobs = [replace(ONE, task=task) for task in range(1, 8)]
+    for job in jobs:
+        scene.miner(job=job).say(job.commits())
+        assert scene.decided(job=job) == [Verdict.OK]
+    host = scene.room.hosts[2]
+    host.crash()
+    host.start()
+    assert host.machine.simplex.tree.final is None, "an epoch has begun"
+    trust = HeaderTrust(scene.room.genesis)
+    asker = scene.room.puppet(MALLORY).say(Watch(ONE.session), 2)
+    scene.room.run(50)
+    told = asker.of(OutcomeNews)
+    assert [news.outcome.task for news in told] == [job.task for job in jobs]
+    for news in told:
+        check_outcome(trust, news)
