@@ -11,7 +11,6 @@ from p2pnode.sim.disk import Batch
 from p2pnode.sim.host import Host
 from protocol.committee import storage
 from protocol.committee.certificates import batch_digest
-from protocol.committee.evidence import Evidence, convict
 from protocol.committee.signer import BATCH, STATEMENT, batch_key, statement_key
 from protocol.core.codec import Message
 from protocol.core.errors import EvidenceError
@@ -19,6 +18,7 @@ from protocol.core.ids import NodeId
 from protocol.messages import committee as words
 from protocol.messages.committee import SignedBatch, State, Statement, StatementKind
 from protocol.messages.evidence import ConflictingStatements
+from protocol.results.evidence import Evidence, convict
 
 Slot = tuple[NodeId, int, int]
 
@@ -156,6 +156,9 @@ class OnlyTheGuilty(Checker):
             *news.conflicting_statements,
             *news.conflicting_batches,
             *news.conflicting_frames,
+            *news.conflicting_commits,
+            *news.false_reveals,
+            *news.conflicting_values,
         )
         for conflict in told:
             try:

@@ -7,6 +7,7 @@ from p2pnode.sim.committee_promises import Promises
 from p2pnode.sim.committee_reading import Reading
 from p2pnode.sim.committee_tables import NobodyIsCutOff
 from p2pnode.sim.committee_word import KeepsItsWord, OnlyTheGuilty
+from p2pnode.sim.endings import EndsOnce
 from p2pnode.sim.relaying import NobodyIsBlamed
 from p2pnode.sim.results_byzantine import Den, Spy
 from p2pnode.sim.results_cut import OneOutcome
@@ -19,6 +20,7 @@ from p2pnode.sim.results_plan import ResultsPlan
 from p2pnode.sim.results_replay import OneLedger
 from p2pnode.sim.results_seen import Seen
 from p2pnode.sim.results_tables import results_tables
+from p2pnode.sim.shown_text import ShownIsSigned
 from p2pnode.sim.world import World
 
 
@@ -32,6 +34,14 @@ def results_checkers(world: World, plan: ResultsPlan, den: Den, last: Last) -> t
     levels = LevelsHold(reading, seen, ledger)
     of_results = (SeenByOne(reading, seen), OneOutcome(reading, seen, ledger), OpensItsOwn(reading, seen), NoiseIsOwn())
     of_money = (ValueIsConserved(seen), PaidAsSigned(seen, ledger))
-    alone = (KeepsItsWord(reading), OnlyTheGuilty(reading), NobodyIsBlamed(), NobodyIsCutOff(), results_tables())
+    alone = (
+        KeepsItsWord(reading),
+        OnlyTheGuilty(reading),
+        NobodyIsBlamed(),
+        NobodyIsCutOff(),
+        results_tables(),
+        ShownIsSigned(),
+        EndsOnce(among_liars=True),
+    )
     ends = Ends(bounds, seen, ledger, levels, promises, last)
     return (Spy(den), seen, *of_results, chain, ledger, *of_money, *alone, levels, promises, ends)

@@ -19,6 +19,7 @@ from protocol.messages.results import (
     Commits,
     Observation,
     Opening,
+    Papers,
     RevealMessage,
     SignedCommit,
     SignedReveal,
@@ -75,20 +76,24 @@ class Desk:
             return []
         if papers.session.opening.lanes > self._params.lanes_max:
             raise ResultError("papers", f"a session has at most {self._params.lanes_max} lanes")
-        held = None if task is None else task.lanes.get(signed.commit.lane)
-        if task is not None and (task.closed or (held is not None and held.value is not None)):
-            return self._too_late(name, held, signed, source)
+        held = self.open.get(lane)
+        if held is not None and held.commit is not None and (held.value is not None or self.open.tasks[name].closed):
+            return self._again(name, held, signed, source)
         check_papers(self._domain, papers, None if task is None else task.papers)
         check_claim(self._domain, papers, signed)
         if task is None:
             task = self.open.admit(name, papers, peer, known.reserved(name[0]))
             if task is None:
                 return []
-            self._until.set(name, now_ms + self._params.commit_window_ms)
+            task.closed = self._was_closed(name, papers, known)
+            if not task.closed:
+                self._until.set(name, now_ms + self._params.commit_window_ms)
         if task.home_epoch != papers.order.home_epoch or (task.papers and task.papers.order != papers.order):
             return []
+        if task.closed:
+            return self._too_late(name, task, message, now_ms)
         found = self._claims.take(name, task, message)
-        held = task.lanes[signed.commit.lane]
+        held = self.open.lane(name, signed.commit.lane)
         if held.commits_to(signed):
             held.came_by(source)
             held.committed = held.committed or message
@@ -195,14 +200,19 @@ class Desk:
                 found += self._unrevealed(name, task, now_ms) if task.closed else self._close(name, task, now_ms)
         return [item for item in found if not isinstance(item, Observed) or not self._done(item.lane, known)]
 
-    def decided(self, lanes: Iterable[Lane]) -> list[Finding]:
+    def decided(self, lanes: Iterable[Lane], now_ms: int) -> list[Finding]:
         """The ledger has decided lanes."""
         found: list[Finding] = []
         for lane in lanes:
             self.hearsay.drop(lane)
             task = self.open.tasks.get(lane[:2])
-            if task is not None and self.open.drop(lane):
+            if task is None:
+                continue
+            if self.open.drop(lane):
                 found += self._drop_record(lane[:2], task)
+            elif not task.closed:
+                # What its miner opened is public now.
+                found += self._close(lane[:2], task, now_ms)
         return found
 
     def turned(self, known: Known) -> list[Finding]:
@@ -239,11 +249,27 @@ class Desk:
         """Whether this oracle is one of those that observe what was ordered in an epoch. Spec: [OBSERVE-HOME.1]"""
         return self.me in known.homes.get(home_epoch, ())
 
-    def _too_late(self, name: Task, held: OpenLane | None, signed: SignedCommit, source: int | None) -> list[Finding]:
-        """A commit after the commits were closed, or the lane observed. Who says again the one that counts is asked
-        again to open it; another one may contradict it."""
-        if held is None or held.commit is None:
+    def _was_closed(self, name: Task, papers: Papers, known: Known) -> bool:
+        """Whether the ledger shows that a task's commits were closed, here or by enough others: what the miner of
+        another lane opened may be public. Spec: [REVEAL-ASKED.1]"""
+        return any(self._done((*name, lane), known) for lane in range(papers.session.opening.lanes))
+
+    def _too_late(self, name: Task, task: OpenTask, message: CommitMessage, now_ms: int) -> list[Finding]:
+        """A valid commit to a lane of which nothing was known here when the commits were closed: it has a miner, and
+        that one is late, unless a later assignment gave the lane to nobody."""
+        known = task.papers
+        if known is not None and known.assignment.number > message.papers.assignment.number:
             return []
+        task.papers = message.papers
+        commit = message.signed.commit
+        if self.open.lane(name, commit.lane).value is not None:
+            return []
+        return [self._fail(name, task, commit.lane, Verdict.LATE, NodeId(commit.miner), now_ms)]
+
+    def _again(self, name: Task, held: OpenLane, signed: SignedCommit, source: int | None) -> list[Finding]:
+        """A commit of a lane whose commit is fixed. Who says that one again is asked again to open it; another one may
+        contradict it."""
+        assert held.commit is not None
         if not held.commits_to(signed):
             return self._claims.contradiction(held.commit, signed)
         held.came_by(source)

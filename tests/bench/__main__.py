@@ -10,6 +10,7 @@ BENCHES = {
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
     "flood": "honest first tokens and a node's memory before, during and after each attack at the seam",
     "idle": "memory and CPU of a node that has nothing to do",
+    "levels": "time from the end of an answer until it is committed, certified and finalized, on a real testnet",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",
     "results": "messages, bytes, signatures and time from an answer to its finalized outcome, at 50 tasks/s",
 }

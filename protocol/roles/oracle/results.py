@@ -287,7 +287,7 @@ class Results:
                     effects += self._outcome_news(index, self._concerned(lane))
                     lanes.append(lane)
         self.outbox.settled(lanes)
-        effects += self._do(self.desk.decided(lanes), here, now_ms)
+        effects += self._do(self.desk.decided(lanes, now_ms), here, now_ms)
         older = EMPTY_TREE if before is None else before.state.tree(Section.SESSIONS)
         changed = dict(state.tree(Section.SESSIONS).diff(older))
         self.outbox.reserved({session for session, value in changed.items() if older.get(session) is None and value})

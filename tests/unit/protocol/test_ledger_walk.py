@@ -65,7 +65,7 @@ FAILURES = (Verdict.LATE, Verdict.UNREVEALED, Verdict.MISMATCH)
 some = st.sampled_from
 rarely = some([False, False, False, True])
 places = st.integers(0, 3)
-tasks = st.integers(1, 2)
+tasks = st.integers(1, 3)
 SESSIONS = [
     session_of(client, number, lanes=2, cap_wei=cap, audits=audits)
     for client in CLIENTS
@@ -277,17 +277,18 @@ class Walk(RuleBasedStateMachine):
         """Content that is none."""
         self.block({place: junk})
 
-    @rule()
-    def turn(self) -> None:
-        """An epoch ends."""
+    @rule(epochs=some([0, 0, 0, 0, 0, 1, 1, 6]))
+    def turn(self, epochs: int) -> None:
+        """Epochs end: more seldom than a walk would choose to, and now and then many."""
         books = self.books
-        committee = books._committee(books.epoch + 1)
-        assert books.ledger.restore(books.state.pack()) == books.state
-        turned = books.ledger.turn(books.state, committee)
-        again = books.ledger.turn(books.ledger.restore(books.state.pack()), committee)
-        assert turned.pack() == again.pack()
-        books.state = turned
-        self.block({})
+        for _ in range(epochs):
+            committee = books._committee(books.epoch + 1)
+            back = books.ledger.restore(books.state.pack())
+            assert back == books.state
+            turned = books.ledger.turn(books.state, committee)
+            assert turned.pack() == books.ledger.turn(back, committee).pack()
+            books.state = turned
+            self.block({})
 
     def bring(self, place: int, home: int, content: Content) -> None:
         """One oracle brings something, in a batch of this home epoch or of one before."""

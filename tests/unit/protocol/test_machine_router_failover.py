@@ -225,6 +225,23 @@ def test_a_miner_cannot_call_an_order_cancelled_that_was_not() -> None:
     assert (story.text, story.codes()) == (words(), ["end"])
 
 
+@pytest.mark.spec("CHAIN-HEAD.1", "FAILOVER-NEXT.1")
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_miner_whose_head_names_another_price_than_its_bid_is_left_for_the_next_one(more: int) -> None:
+    story = Story()
+    story.order()
+    assert story.lease is not None
+    assert story.start is not None
+    segment = answer_to(story.start, story.lease[1])[0]
+    assert isinstance(segment, SegmentStart)
+    story.say(SegmentStart(msgspec.structs.replace(segment.head, price_wei=segment.head.price_wei + more)))
+    assert story.ends == []
+    assert story.asked is not None
+    story.grant()
+    story.stream()
+    assert (story.text, story.codes()) == (words(), ["end"])
+
+
 @pytest.mark.spec("TASK-TERMINAL.1")
 @pytest.mark.parametrize("streamed", [0, 1, 4])
 def test_an_order_that_is_cancelled_during_a_failover_ends_at_once(streamed: int) -> None:

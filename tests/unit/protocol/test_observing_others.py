@@ -13,7 +13,7 @@ from protocol.results.evidence import convict
 from protocol.results.observing import OPENINGS_MAX
 from protocol.results.open_lanes import PEER_SHARE
 from tests.unit.protocol.committee_at_hand import KEYS, keyed  # noqa: F401
-from tests.unit.protocol.desk_at_hand import ME, AtDesk
+from tests.unit.protocol.desk_at_hand import ME, SOURCE, AtDesk
 from tests.unit.protocol.results_at_hand import (
     DOMAIN,
     MALLORY,
@@ -282,9 +282,9 @@ def test_what_is_decided_is_forgotten_with_its_record() -> None:
     desk.commit(TWO.commits(1))
     desk.hear(1, TWO.ok(0))
     assert len(desk.disk) == 1
-    desk.take(desk.desk.decided([(TWO.session, 1, 0)]))
+    desk.take(desk.desk.decided([(TWO.session, 1, 0)], desk.now_ms))
     assert len(desk.disk) == 1
-    desk.take(desk.desk.decided([(TWO.session, 1, 1)]))
+    desk.take(desk.desk.decided([(TWO.session, 1, 1)], desk.now_ms))
     assert desk.disk == {}
     assert (len(desk.desk.open), len(desk.desk.hearsay), desk.desk.next_deadline()) == (0, 0, None)
 
@@ -298,6 +298,52 @@ def test_records_of_an_epoch_that_is_long_over_are_dropped_at_the_start() -> Non
     desk.restart()
     assert desk.disk == {}
     assert len(desk.desk.open) == 0
+
+
+# What is public
+
+
+@pytest.mark.spec("REVEAL-ASKED.1", "OBSERVE-LATE.1")
+def test_once_a_lane_is_decided_no_other_lane_of_its_task_commits() -> None:
+    desk = AtDesk()
+    earlier = replace(TWO, miners=(MINERS[0], None))
+    later = replace(TWO, assignment=2)
+    desk.commit(earlier.commits(0))
+    desk.reveal(earlier.reveals(0))
+    lane = (TWO.session, 1, 0)
+    desk.book.verdicts.add(lane)
+    desk.take(desk.desk.decided([lane], desk.now_ms))
+    assert len(desk.desk.open) == 0
+    desk.commit(later.commits(1))
+    desk.reveal(later.reveals(1))
+    assert desk.signed == [TWO.ok(0), TWO.failed(Verdict.LATE, 1)]
+
+
+@pytest.mark.spec("REVEAL-ASKED.1", "OBSERVE-LATE.1")
+def test_when_others_have_decided_a_lane_the_commits_are_closed_here_too() -> None:
+    job, desk = Job(lanes=3), AtDesk()
+    desk.commit(job.commits(1))
+    lane = (job.session, 1, 0)
+    desk.book.verdicts.add(lane)
+    desk.take(desk.desk.decided([lane], desk.now_ms))
+    assert desk.asked == [((job.session, 1), (SOURCE,))]
+    assert desk.signed == [job.failed(Verdict.LATE, 2)]
+    desk.commit(job.commits(2))
+    desk.reveal(job.reveals(1))
+    assert desk.signed[1:] == [job.ok(1)]
+
+
+@pytest.mark.spec("OBSERVE-LATE.1")
+def test_whoever_commits_to_a_lane_of_which_nobody_here_had_heard_when_the_commits_were_closed_is_late() -> None:
+    desk = AtDesk()
+    desk.commit(replace(TWO, miners=(MINERS[0], None)).commits(0))
+    with pytest.raises(RemoteProtocolError):
+        desk.commit(CommitMessage(TWO.commit(1), replace(TWO, router=MALLORY).papers))
+    desk.commit(replace(TWO, assignment=2).commits(1))
+    assert desk.signed == [TWO.failed(Verdict.LATE, 1)]
+    stale = AtDesk()
+    stale.commit(replace(TWO, miners=(MINERS[0], None), assignment=2).commits(0))
+    assert stale.commit(TWO.commits(1)) == [], "its lane was taken away"
 
 
 # More acks
