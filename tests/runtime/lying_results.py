@@ -15,13 +15,13 @@ from msgspec.structs import replace
 from p2pnode.cli import entry
 from protocol.core.codec import pack, unpack
 from protocol.core.machine import Send
-from protocol.core.signing import keccak, typed_digest
+from protocol.core.signing import Domain, Sign, keccak, typed_digest
 from protocol.messages.results import CommitMessage, RevealMessage, SignedCommit, SignedReveal
 from protocol.results.commitment import commit_of, opening_root
 from protocol.roles.miner import outstanding
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.machine import MinerMachine
-from protocol.roles.miner.result import StoredResult
+from protocol.roles.miner.result import StoredResult, make_result
 
 LIES = "lies"
 """In the node's folder, with a file for each session in which it lies."""
@@ -152,15 +152,15 @@ class Lies:
         half.replace(self._path(message))
 
 
-def another(stored: StoredResult, machine_sign: Callable[[Any], bytes], domain: Any) -> StoredResult:
+def another(stored: StoredResult, own_sign: Sign, domain: Domain) -> StoredResult:
     """A result that holds in itself, of other tokens than were streamed."""
     opening = replace(stored.opening, chain=keccak(stored.opening.chain))
     reveal = replace(stored.reveal.reveal, root=opening_root(domain, opening))
     commit = commit_of(domain, reveal)
-    signed = SignedReveal(reveal, machine_sign(typed_digest(domain, reveal)))
+    signed = SignedReveal(reveal, own_sign(typed_digest(domain, reveal)))
     return replace(
         stored,
-        commit=SignedCommit(commit, machine_sign(typed_digest(domain, commit))),
+        commit=SignedCommit(commit, own_sign(typed_digest(domain, commit))),
         reveal=signed,
         opening=opening,
     )
@@ -174,8 +174,8 @@ def place_of(message: Said) -> tuple[bytes, int, int]:
 
 def sign(machine: MinerMachine, struct: Any) -> bytes:
     """The miner signs anything."""
-    result = machine._proving.outstanding
-    return result._sign(typed_digest(result._domain, struct))
+    own = machine._proving.outstanding
+    return own._sign(typed_digest(own._domain, struct))
 
 
 def other_commit(machine: MinerMachine, message: CommitMessage) -> CommitMessage:
@@ -196,7 +196,7 @@ def sent(effect: Any, message: Said) -> list[object]:
 
 def lie(lies: Lies) -> None:
     """From now on any miner of this process may lie."""
-    handle, next_deadline, make_result = MinerMachine.handle, MinerMachine.next_deadline, outstanding.make_result
+    handle, next_deadline = MinerMachine.handle, MinerMachine.next_deadline
 
     def lying(self: MinerMachine, event: object, now_ms: int) -> list[object]:
         return lies.says(self, handle(self, event, now_ms), now_ms)
@@ -205,14 +205,14 @@ def lie(lies: Lies) -> None:
         clocks = (next_deadline(self), lies.next_deadline())
         return min((at_ms for at_ms in clocks if at_ms is not None), default=None)
 
-    def made(domain: Any, sign: Any, salt_key: bytes, lane: Lane, now_ms: int) -> StoredResult:
+    def made(domain: Domain, sign: Sign, salt_key: bytes, lane: Lane, now_ms: int) -> StoredResult:
         stored = make_result(domain, sign, salt_key, lane, now_ms)
         lies_here = lies.lie_in(stored.commit.commit.session) == "another"
         return another(stored, sign, domain) if lies_here else stored
 
     MinerMachine.handle = lying  # type: ignore[method-assign]
     MinerMachine.next_deadline = sooner  # type: ignore[method-assign]
-    outstanding.make_result = made
+    outstanding.make_result = made  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
