@@ -24,7 +24,7 @@ from p2pnode.sim.results_byzantine import CrookedProgram, Den, Ruses
 from p2pnode.sim.results_checkers import results_checkers
 from p2pnode.sim.results_ending import Last
 from p2pnode.sim.results_node import BadOracle, FollowingRouter, LedgerOracle, ProvingMiner
-from p2pnode.sim.results_plan import ResultsPlan, Tuning, draw_plan
+from p2pnode.sim.results_plan import ALLOCATION_WEI, ResultsPlan, Tuning, draw_plan
 from p2pnode.sim.scenario import Builder, Scenario, Setup
 from p2pnode.sim.swarm import KINDS, Menu, draw_faults
 from p2pnode.sim.toy_engine import Pace
@@ -38,7 +38,6 @@ HEAL_MS = 20_000
 QUIET_HEAL_MS = 8_000
 END_MS = 3_600_000
 """Never reached: a world is over when all that is promised has happened, or should have."""
-ALLOCATION_WEI = 2_000_000
 LAST = "last"
 LINGERS_MS = 30_000
 """The last client keeps its sessions for so long, to hear of levels; the very last one it never closes."""
@@ -106,8 +105,7 @@ class _Casting:
             tokens_max=rng.choice((20, 60, 100)),
             lanes_max=plan.lanes_max,
             stop_ms=heal_ms,
-            # Some want nothing reserved, some all that they have, over and over: more than one deposit is worth.
-            caps_wei=rng.choice(((0,), (50_000,), (50_000, 400_000), (ALLOCATION_WEI // 2, ALLOCATION_WEI))),
+            caps_wei=plan.caps_wei,
             lanes=plan.lanes,
         )
 
@@ -208,6 +206,11 @@ def _hasty(params: Params) -> Params:
     return replace(params, epoch_blocks=4, block_interval_ms_min=20, heartbeat_ms=500)
 
 
+def _thrifty(params: Params) -> Params:
+    """Hardly any credit."""
+    return replace(params, unreserved_credit_wei=500)
+
+
 PROFILES = {
     "results": Tuning(),
     "results-lanes": Tuning(lanes=(2, 3), miners=(("copies-results",), ("copies-commits",))),
@@ -215,7 +218,10 @@ PROFILES = {
     "results-pickers": Tuning(oracles=(("picks", "withholds"),), quiet=True),
     "results-thieves": Tuning(oracles=(("writes-garbage",),), clients=(("confides",), ("confides",))),
     "results-short-epochs": Tuning(params=_hasty),
-    "results-silent-clients": Tuning(clients=(("confides", "never-acks"), ("confides", "acks-some"))),
+    "results-silent-clients": Tuning(
+        lanes=(1, 2), clients=(("confides", "never-acks"), ("confides", "acks-some")), caps_wei=(400_000,)
+    ),
+    "results-poor-clients": Tuning(caps_wei=(0, 2 * ALLOCATION_WEI), params=_thrifty),
     "results-early": Tuning(lanes=(2, 3), miners=(("reveals-early",), ("reveals-early",))),
     "results-forgers": Tuning(lanes=(1,), routers=(("makes-news-up",), ("makes-news-up",))),
 }

@@ -13,7 +13,7 @@ from p2pnode.sim.results_byzantine import Den, Spy
 from p2pnode.sim.results_cut import OneOutcome
 from p2pnode.sim.results_ending import Ends, Last
 from p2pnode.sim.results_levels import LevelsHold
-from p2pnode.sim.results_money import PaidAsSigned, ValueIsConserved
+from p2pnode.sim.results_money import CreditIsBounded, PaidAsSigned, ValueIsConserved
 from p2pnode.sim.results_node import make_ledger
 from p2pnode.sim.results_outcomes import NoiseIsOwn, OpensItsOwn, SeenByOne
 from p2pnode.sim.results_plan import ResultsPlan
@@ -33,7 +33,7 @@ def results_checkers(world: World, plan: ResultsPlan, den: Den, last: Last) -> t
     promises = Promises(bounds, ledger, sound)
     levels = LevelsHold(reading, seen, ledger)
     of_results = (SeenByOne(reading, seen), OneOutcome(reading, seen, ledger), OpensItsOwn(reading, seen), NoiseIsOwn())
-    of_money = (ValueIsConserved(seen), PaidAsSigned(seen, ledger))
+    of_money = (ValueIsConserved(seen), PaidAsSigned(seen, ledger), CreditIsBounded(seen))
     alone = (
         KeepsItsWord(reading),
         OnlyTheGuilty(reading),

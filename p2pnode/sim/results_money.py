@@ -7,14 +7,17 @@ a miner says, but for lanes above 0, which no client acknowledges.
 from collections import defaultdict
 from collections.abc import Iterator
 
+from p2pnode.sim.host import Host
 from p2pnode.sim.results_replay import Entered, Follower, OneLedger
 from p2pnode.sim.results_seen import Seen, Task
+from protocol.core.codec import Message
 from protocol.core.ids import NodeId
 from protocol.ledger.accounts import Account
 from protocol.ledger.records import Section
 from protocol.ledger.sessions import Session
 from protocol.ledger.state import State
 from protocol.messages.results import Verdict
+from protocol.messages.tasks import FrameMessage
 
 
 class ValueIsConserved(Follower):
@@ -148,6 +151,39 @@ class PaidAsSigned(Follower):
         for task in self._seen.orders:
             if task[0] in known:
                 yield task, known[task[0]]
+
+
+class CreditIsBounded(Follower):
+    """S8, of what nobody pays: a miner streams a client no more than ``unreserved_credit_wei`` worth of tokens in all
+    sessions for which the ledger never held anything, whatever its routers say. A restart forgets what was owed."""
+
+    invariant = "S8"
+
+    def __init__(self, seen: Seen) -> None:
+        self.largest_wei = 0
+        self._seen = seen
+        self._reserved: set[bytes] = set()
+        self._given: dict[tuple[str, int, bytes], dict[Task, int]] = defaultdict(dict)
+        """What each life of a miner streamed to a client, by order."""
+
+    def entered(self, entered: Entered) -> None:
+        """Sessions that are reserved."""
+        self._reserved.update(name for name, _ in sessions(entered.state))
+
+    def wire(self, sender: Host, receiver: Host, protocol: str, message: Message) -> None:
+        """A correct miner streams."""
+        if not isinstance(message, FrameMessage) or not sender.correct or message.lane or protocol != "task":
+            return
+        opening, head = self._seen.sessions.get(message.session), self._seen.latest.get((message.session, message.task))
+        if opening is None or head is None or head.miner != sender.node:
+            return
+        given = self._given[sender.name, sender.incarnation, opening.client]
+        tokens = message.first_index + len(message.ids) - head.start_index
+        given[message.session, message.task] = tokens * head.price_wei
+        owed_wei = sum(amount for task, amount in given.items() if task[0] not in self._reserved)
+        self.largest_wei = max(self.largest_wei, owed_wei)
+        if owed_wei > self.world.genesis.params.unreserved_credit_wei:
+            self.fail(f"has streamed {owed_wei} wei worth of tokens to one client that reserved nothing", sender)
 
 
 def accounts(state: State) -> Iterator[tuple[bytes, Account]]:

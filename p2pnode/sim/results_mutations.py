@@ -21,6 +21,7 @@ from protocol.results import commitment
 from protocol.results.observing import Desk
 from protocol.results.outcome import decide
 from protocol.roles.miner import orders
+from protocol.roles.miner.credit import Admission, Credit
 from protocol.roles.oracle.outbox import Outbox
 from protocol.session.sampling import lane_seed
 
@@ -142,6 +143,13 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
         ("S7",),
         5,
         lambda: replaced(reservations, "reserve", lambda *_: True),
+    ),
+    "credit-unbounded": Mutation(
+        "a miner serves whoever has reserved nothing as long as it likes",
+        "results-poor-clients",
+        ("S8",),
+        5,
+        _around(Credit, "admit", lambda *_: Admission(granted=True)),
     ),
     "ack-ignored": Mutation(
         "lane 0 is paid to its end, whatever its client acknowledged",

@@ -20,6 +20,10 @@ from protocol.committee.members import faulty_max
 from protocol.core.params import Params
 
 Ruses = tuple[str, ...]
+ALLOCATION_WEI = 2_000_000
+"""What each client has."""
+CAPS_WEI = ((0,), (50_000,), (50_000, 400_000), (ALLOCATION_WEI // 2, ALLOCATION_WEI))
+"""Some want nothing reserved, some all that they have, over and over: more than one deposit is worth."""
 SOUND_MINERS = 3
 """Never Byzantine, with room for everybody: so whoever is waited for at the end is not waited for in vain."""
 
@@ -38,6 +42,8 @@ class Tuning:
     routers: tuple[Ruses, ...] | None = None
     clients: tuple[Ruses, ...] | None = None
     params: Callable[[Params], Params] | None = None
+    caps_wei: tuple[int, ...] | None = None
+    """What sessions may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class ResultsPlan:
     """What the bounds of the committee's liveness are reckoned from."""
     lanes_max: int
     lanes: tuple[int, ...]
+    caps_wei: tuple[int, ...]
 
     @property
     def params(self) -> Params:
@@ -84,7 +91,8 @@ def draw_plan(rng: Random, tuning: Tuning) -> ResultsPlan:
     params = replace(params, bid_window_ms=max(params.bid_window_ms, profile.delay_us_max() // 150)).validate()
     lanes = tuning.lanes or rng.choice(((1,), (1, 2), (2,), (1, 2, 3), (3,)))
     committee = Plan(size, size, params, profile, "same", faulty_max(size))
-    return ResultsPlan(cast, committee, max(lanes), lanes)
+    caps_wei = tuning.caps_wei or rng.choice(CAPS_WEI)
+    return ResultsPlan(cast, committee, max(lanes), lanes, caps_wei)
 
 
 def _draw_cast(rng: Random, tuning: Tuning, size: int) -> Cast:

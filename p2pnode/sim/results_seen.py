@@ -84,6 +84,8 @@ class Seen(Checker):
         """The furthest that a client signed and sent, by segment."""
         self.withdrawals: dict[bytes, set[int]] = defaultdict(set)
         """Totals that an account signed and sent."""
+        self.latest: dict[Task, SegmentHead] = {}
+        """Of lane 0, the last one that a miner sent."""
         self.heads: dict[bytes, SegmentHead] = {}
         """By digest."""
         self.commits: dict[Lane, dict[str, list[Brought]]] = defaultdict(lambda: defaultdict(list))
@@ -124,6 +126,8 @@ class Seen(Checker):
                 self._ack(ack)
             case SegmentStart(head=head) | LaneEnded(head=head):
                 self.heads[typed_digest(domain, head)] = head
+                if head.lane == 0:
+                    self.latest[head.session, head.task] = head
             case CommitMessage(signed=SignedCommit(commit=commit)) | CommittedNews(signed=SignedCommit(commit=commit)):
                 self.committed.add((commit.session, commit.task, commit.lane))
             case Submit(withdrawals=withdrawals):

@@ -101,7 +101,7 @@ TABLES = {
     "hearsay._said[][]": _kept(MEMBERS_MAX),
     "hearsay._by": _kept(MEMBERS_MAX),
     "hearsay._by[]": _same(_lanes),
-    "state.opened": _kept(3 * MEMBERS_MAX),
+    ".opened": _kept(3 * MEMBERS_MAX),
     "MinerMachine._settings.results": _kept(RESULTS_MAX),
 }
 

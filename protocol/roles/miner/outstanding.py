@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from protocol.committee.epochs import FIRST_EPOCH
 from protocol.core.codec import pack
 from protocol.core.deadlines import Deadlines
 from protocol.core.ids import NodeId
@@ -91,6 +92,8 @@ class Outstanding:
 
     def ended(self, lease: Lease, lane: Lane, now_ms: int) -> list[object]:
         """A lane's end is signed: its result is durable before anything of it leaves. Spec: [COMMIT-DURABLE.1]"""
+        if lane.order.home_epoch < FIRST_EPOCH:
+            return []  # its client has heard of no epoch: nobody would observe the lane, ever
         stored = make_result(self._domain, self._sign, self._salt_key, lane, now_ms)
         name = record_of(stored.commit.commit)
         given_up = self._make_room()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 
 from p2pnode.transport.libp2p import open_libp2p
@@ -211,7 +212,9 @@ async def test_a_peer_that_reads_nothing_is_cut_off(attack: Attack) -> None:
         while attack.attacker.me in attack.victim.peers():
             victim_side = attack.victim.links.best(attack.attacker.me)
             assert victim_side is None or victim_side.unsent < 4 << 20
-            await muxer.records.write(pings)
+            # It may be cut off in the middle of a write, a moment before it is off the list.
+            with suppress(ConnectionClosedError):
+                await muxer.records.write(pings)
             await trio.lowlevel.checkpoint()
     assert attack.attacker.me not in attack.victim.peers()
     await attack.still_serves()

@@ -94,7 +94,9 @@ def outcome_of(value: Observation, epoch: int = EPOCH, **fields: Any) -> Outcome
     return Outcome(value.session, value.task, value.lane, value.verdict, **{**content, **fields})  # type: ignore[arg-type]
 
 
-def outcome_news(outcome: Outcome, before: int = 5, after: int = 3, **certified: Any) -> OutcomeNews:
+def outcome_news(
+    outcome: Outcome, before: int = 5, after: int = 3, *, epoch: int = EPOCH, **certified: Any
+) -> OutcomeNews:
     """An outcome among others in the results tree of a final header."""
     mountain, nodes = Mountain(), dict[Place, bytes]()
     others = [keccak(bytes([number])) for number in range(before + after)]
@@ -102,7 +104,7 @@ def outcome_news(outcome: Outcome, before: int = 5, after: int = 3, **certified:
         mountain, new = mountain.append(leaf)  # type: ignore[arg-type]
         nodes.update(new)
     proof = prove(before, mountain.count, nodes.__getitem__)
-    header = header_of(results_root=mountain.root, results_count=mountain.count)
+    header = header_of(epoch=epoch, results_root=mountain.root, results_count=mountain.count)
     return OutcomeNews(outcome, proof, certify(header, **certified))
 
 

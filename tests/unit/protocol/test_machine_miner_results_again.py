@@ -181,13 +181,20 @@ def test_a_result_that_nobody_decides_is_given_up_after_hours() -> None:
 
 def test_a_result_whose_home_epoch_is_long_past_is_given_up() -> None:
     mine = Bound()
-    Streamed(mine, opening_of(number=1), home_epoch=0).done()
-    Streamed(mine, opening_of(number=2), home_epoch=1).done()
+    Streamed(mine, opening_of(number=1), home_epoch=1).done()
+    Streamed(mine, opening_of(number=2), home_epoch=2).done()
     first, second = mine.commits()
-    mine.say(0, outcome_news(outcome_of(second, home_epoch=1)))
-    assert mine.machine.results == 0, "a header of epoch 3 came with the other's outcome"
+    mine.say(0, outcome_news(outcome_of(second, home_epoch=2), epoch=4))
+    assert mine.machine.results == 0, "a header of epoch 4 came with the other's outcome"
     assert mine.disk == {}
-    assert first.papers.order.home_epoch == 0
+    assert first.papers.order.home_epoch == 1
+
+
+@pytest.mark.spec("COMMIT-DURABLE.1")
+def test_an_order_of_no_epoch_is_not_committed_to() -> None:
+    mine = Bound()
+    Streamed(mine, home_epoch=0).done()
+    assert (mine.commits(), mine.disk, mine.machine.results) == ([], {}, 0)
 
 
 def full_disk(one: StoredResult) -> dict[bytes, bytes]:
