@@ -142,10 +142,10 @@ def _draw_params(rng: Random, size: int) -> Params:
         frame_tokens_max=2 * ack_every,
         adverts_max=64,
         delta_ms=delta_ms,
-        resend_interval_ms=delta_ms * rng.choice((4, 8, 20)),
+        resend_interval_ms=delta_ms * rng.choice((8, 20)),
         block_interval_ms_min=rng.choice((50, 100, 200)),
         # Large committees say much in a height: they get fewer of them.
-        heartbeat_ms=rng.choice((1_000, 4_000, 10_000)) * (1 if size < 7 else 4),
+        heartbeat_ms=rng.choice((2_000, 5_000, 10_000)) * (1 if size < 7 else 4),
         epoch_blocks=rng.randint(6, 40),
         commit_window_ms=rng.choice((300, 1_000, 3_000)),
         reveal_window_ms=rng.choice((500, 1_500, 4_000)),

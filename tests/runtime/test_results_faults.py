@@ -14,6 +14,7 @@ from p2pnode.testnet import Child, Testnet, TestnetPlan, client_key, open_testne
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
 from tests.runtime.compare_disks import compare
+from tests.runtime.transports import eventually
 
 QUESTION = "Where does a bear live?"
 EPOCH_BLOCKS = 8
@@ -64,9 +65,7 @@ def spent_wei(net: Testnet, session: Session) -> int:
 async def all_paid(net: Testnet, session: Session, answers: list[Answer]) -> None:
     """Every token is paid for: of a lane that was decided before its session was reserved, a little later."""
     tokens = sum(len(answer.token_ids) for answer in answers)
-    with trio.fail_after(FINAL_MS / 1_000):
-        while spent_wei(net, session) != tokens:
-            await trio.sleep(0.05)
+    await eventually(lambda: spent_wei(net, session) == tokens)
 
 
 @pytest.mark.spec("OUTCOME-HOME.1")
