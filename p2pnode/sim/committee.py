@@ -17,7 +17,7 @@ from p2pnode.sim.committee_node import LOG_MADE, OracleProgram
 from p2pnode.sim.committee_plan import Plan, Tuning, draw_plan, follower, promised_faulty_max
 from p2pnode.sim.committee_work import Work
 from p2pnode.sim.counter import CounterLedger
-from p2pnode.sim.faults import Crash, CrashAtEffect, DiskFails, Fault
+from p2pnode.sim.faults import Crash, CrashAtEffect, DiskFails, Fault, Loss
 from p2pnode.sim.host import Host
 from p2pnode.sim.scenario import Builder, Scenario, Setup
 from p2pnode.sim.swarm import Menu, draw_faults
@@ -115,6 +115,8 @@ def _faults(rng: Random, plan: Plan, tuning: Tuning, roles: _Roles) -> tuple[Fau
         faults += draw_faults(rng, menu)
         if rng.random() < 0.1:
             faults += _rolling_restart(rng, roles.correct)
+    if tuning.lossy:
+        faults.append(Loss(FAULTS_FROM_MS, HEAL_MS - FAULTS_FROM_MS, rng.randint(3_000, 7_000), 0))
     if tuning.crashes:
         faults += _crashes(rng, roles.correct)
     faults += [_weakness(rng, name) for name in roles.weak]
@@ -174,6 +176,7 @@ PROFILES = {
     "committee-far": Tuning(size=4, byzantine=(), quiet=True, delay_deltas=8.0, params=_hasty),
     "committee-late": Tuning(size=4, byzantine=(), quiet=True, delay_deltas=2.2, even=True, params=_steady),
     "committee-crashes": Tuning(size=4, byzantine=(), crashes=True),
+    "committee-lossy": Tuning(size=4, byzantine=(), quiet=True, lossy=True),
     "committee-lost-logs": Tuning(size=4, lost_logs=True),
 }
 """The scenario's variants by name; all but the first serve mutations, and are green without."""

@@ -180,7 +180,11 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         ),
     ),
     "no-resend": Mutation(
-        "nothing is sent twice", "committee", ("L1", "L5", "L8"), 20, lambda: replaced(machine, "resend", lambda _: [])
+        "nothing is sent twice",
+        "committee-lossy",
+        ("L1", "L5", "L8"),
+        20,
+        lambda: replaced(machine, "resend", lambda _: []),
     ),
     "no-relay": Mutation(
         "whoever leaves a height keeps the certificate to itself",

@@ -37,6 +37,8 @@ class Tuning:
     """No faults but those that are planned here."""
     crashes: bool = False
     """Everybody crashes at effect boundaries again and again."""
+    lossy: bool = False
+    """Until the heal a large part of what members say is lost."""
     lost_logs: bool | None = None
     params: Callable[[Params], Params] | None = None
     delay_deltas: float | None = None

@@ -11,12 +11,15 @@ from p2pnode.sim.host import Host
 from p2pnode.sim.results_replay import Entered, Follower, OneLedger
 from p2pnode.sim.results_seen import Seen, Task
 from protocol.core.codec import Message
+from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NodeId
 from protocol.ledger.accounts import Account
 from protocol.ledger.records import Section
 from protocol.ledger.sessions import Session
 from protocol.ledger.state import State
-from protocol.messages.results import Verdict
+from protocol.light.headers import HeaderTrust
+from protocol.light.news import check_session
+from protocol.messages.results import SessionNews, Verdict
 from protocol.messages.tasks import FrameMessage
 
 
@@ -165,13 +168,16 @@ class CreditIsBounded(Follower):
         self._reserved: set[bytes] = set()
         self._given: dict[tuple[str, int, bytes], dict[Task, int]] = defaultdict(dict)
         """What each life of a miner streamed to a client, by order."""
+        self._trust: HeaderTrust | None = None
 
     def entered(self, entered: Entered) -> None:
         """Sessions that are reserved."""
         self._reserved.update(name for name, _ in sessions(entered.state))
 
     def wire(self, sender: Host, receiver: Host, protocol: str, message: Message) -> None:
-        """A correct miner streams."""
+        """A correct miner is shown a reservation, before it is on any correct node's disk, perhaps; or it streams."""
+        if isinstance(message, SessionNews):
+            self._proved(message)
         if not isinstance(message, FrameMessage) or not sender.correct or message.lane or protocol != "task":
             return
         opening, head = self._seen.sessions.get(message.session), self._seen.latest.get((message.session, message.task))
@@ -184,6 +190,16 @@ class CreditIsBounded(Follower):
         self.largest_wei = max(self.largest_wei, owed_wei)
         if owed_wei > self.world.genesis.params.unreserved_credit_wei:
             self.fail(f"has streamed {owed_wei} wei worth of tokens to one client that reserved nothing", sender)
+
+    def _proved(self, news: SessionNews) -> None:
+        if self._trust is None:
+            self._trust = HeaderTrust(self.world.genesis)
+        try:
+            _, record = check_session(self._trust, news)
+        except RemoteProtocolError:
+            return
+        if record is not None:
+            self._reserved.add(bytes(news.proof.key))
 
 
 def accounts(state: State) -> Iterator[tuple[bytes, Account]]:

@@ -18,6 +18,7 @@ import trio
 import trio.testing
 
 from p2pnode import client as sdk
+from p2pnode import session as sdk_session
 from p2pnode.address import RouterAddress
 from p2pnode.client import Answer, LightClient, RequestFailed, Session, connect
 from p2pnode.clock import Clock, open_clock
@@ -434,4 +435,5 @@ def prepare(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     vars(_run)["_r"].seed(seed)
     monkeypatch.setattr(sdk, "open_clock", wall_clock)
-    monkeypatch.setattr(sdk, "secrets", SimpleNamespace(token_bytes=world.rng.randbytes))
+    for module in (sdk, sdk_session):
+        monkeypatch.setattr(module, "secrets", SimpleNamespace(token_bytes=world.rng.randbytes))

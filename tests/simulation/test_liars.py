@@ -49,7 +49,7 @@ class Liar:
         """The best of all bids in place of the honest one."""
         if not isinstance(effect, Send) or not isinstance(effect.message, Envelope):
             return effect
-        domain, desk, sign = GENESIS.domain(), self.machine._bids, self.machine._sign
+        domain, desk, sign = GENESIS.domain(), self.machine._bids, self.machine._bids._sign
         bid, _ = unseal(domain, effect.message, Bid)
         boast = msgspec.structs.replace(
             bid, price_wei=0, slots_free=1_000, slots_total=1_000, tokens_per_second=2**32 - 1, first_token_ms=1
@@ -75,7 +75,7 @@ def never_streams(liar: Liar, event: object, effects: Effects) -> Effects:
 def hangs_up(liar: Liar, event: object, effects: Effects) -> Effects:
     """It grants, and ends the stream when work comes."""
     if isinstance(event, Received) and isinstance(event.message, StartTask):
-        return [Close(event.channel), *liar.machine._drop_channel(event.channel)]
+        return [Close(event.channel), *liar.machine._slots.drop(event.channel)]
     return effects
 
 
