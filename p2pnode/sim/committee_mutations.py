@@ -4,12 +4,10 @@ Some show only in a world that asks for them, so they name a profile of the scen
 is as free of violations as the scenario itself.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from p2pnode.sim.mutation import Mutation, replaced
+from p2pnode.sim.mutation import Mutation, around, replaced, together
 from protocol.committee import members, proposals, signer, simplex
 from protocol.committee.effects import ToMembers
 from protocol.committee.signer import Signer
@@ -24,33 +22,6 @@ from protocol.messages.committee import Certificate, Certified, StatementKind
 from protocol.roles.oracle import machine
 from protocol.roles.oracle.starting import Starting
 
-Made = Callable[[], Any]
-
-
-def _around(owner: type, name: str, outer: Callable[..., Any]) -> Made:
-    """A method that is called through ``outer``, which is given the method itself first."""
-
-    def bound() -> Any:
-        inner = vars(owner)[name]
-
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return outer(partial(inner, self), self, *args, **kwargs)
-
-        return replaced(owner, name, method)
-
-    return bound
-
-
-def _all(*parts: Made) -> Made:
-    @contextmanager
-    def made() -> Iterator[None]:
-        with ExitStack() as stack:
-            for part in parts:
-                stack.enter_context(part())
-            yield
-
-    return made
-
 
 def _send_first(inner: Callable[..., Any], _simplex: Any, *args: Any) -> Any:
     effects = inner(*args)
@@ -59,7 +30,7 @@ def _send_first(inner: Callable[..., Any], _simplex: Any, *args: Any) -> Any:
 
 def _five_members() -> Any:
     sizes = (*COMMITTEE_SIZES, 5)
-    return _all(
+    return together(
         lambda: replaced(members, "COMMITTEE_SIZES", sizes),
         lambda: replaced(genesis, "COMMITTEE_SIZES", sizes),
         lambda: replaced(members, "quorum_of", lambda size: (size - 1) // 2 + 1),
@@ -143,7 +114,7 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee",
         ("S3",),
         3,
-        _around(Simplex, "_say", _send_first),
+        around(Simplex, "_say", _send_first),
     ),
     "quorum-of-2f": Mutation(
         "2f members make a certificate",
@@ -172,11 +143,11 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee-doubler",
         ("S2",),
         10,
-        _all(
-            _around(Signer, "sign", _vote_twice),
-            _around(Simplex, "on_propose", _take_the_last),
-            _around(Simplex, "_may_say", _may_vote_again),
-            _around(Simplex, "_vote", _vote_once_a_block),
+        together(
+            around(Signer, "sign", _vote_twice),
+            around(Simplex, "on_propose", _take_the_last),
+            around(Simplex, "_may_say", _may_vote_again),
+            around(Simplex, "_vote", _vote_once_a_block),
         ),
     ),
     "no-resend": Mutation(
@@ -191,7 +162,7 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee-whisperer",
         ("L1", "L2"),
         20,
-        _around(Simplex, "_hold", _leave_silently),
+        around(Simplex, "_hold", _leave_silently),
     ),
     "no-back-off": Mutation(
         "the timer is the same at every height",
@@ -207,35 +178,35 @@ COMMITTEE_MUTATIONS: Mapping[str, Mutation] = {
         "committee-late",
         ("L1",),
         20,
-        _around(Simplex, "_timeout_ms", _count_nullified),
+        around(Simplex, "_timeout_ms", _count_nullified),
     ),
     "nullify-forgotten": Mutation(
         "after a crash a member finalizes what it had given up",
         "committee-crashes",
         ("S2",),
         40,
-        _all(_around(Signer, "_load", _forget_nullifies), _around(Signer, "lacks", _nothing)),
+        together(around(Signer, "_load", _forget_nullifies), around(Signer, "lacks", _nothing)),
     ),
     "vote-before-block": Mutation(
         "a member votes for a block that it would not have after a crash",
         "committee",
         ("S3",),
         5,
-        _around(Simplex, "_say", _vote_without_block),
+        around(Simplex, "_say", _vote_without_block),
     ),
     "hand-over-on-notarization": Mutation(
         "an epoch closes with a block that is not final yet",
         "committee",
         ("S1", "S17"),
         5,
-        _around(Tree, "settleable", _close_on_notarization),
+        around(Tree, "settleable", _close_on_notarization),
     ),
     "lost-log-is-empty": Mutation(
         "a member whose signer log is gone goes on as if it had signed nothing",
         "committee-lost-logs",
         ("S2",),
         40,
-        _all(_around(Starting, "__init__", _never_lost), _around(Signer, "lacks", _nothing)),
+        together(around(Starting, "__init__", _never_lost), around(Signer, "lacks", _nothing)),
     ),
 }
 """By name."""

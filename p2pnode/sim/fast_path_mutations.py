@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from p2pnode.sim.mutation import Mutation, replaced
+from p2pnode.sim.mutation import Made, Mutation, around, replaced
 from protocol.core.ids import Digest
 from protocol.core.machine import Publish
 from protocol.messages.sessions import ResumeSession
@@ -19,20 +18,6 @@ from protocol.roles.peer import PeerMachine
 from protocol.roles.router.clients import Clients
 from protocol.roles.router.leasing import Leasing
 from protocol.session.transcript import LaneVerifier, advance
-
-Made = Callable[[], Any]
-
-
-def _around(owner: type, name: str, outer: Callable[..., Any]) -> Made:
-    """A method that is called through ``outer``, which is given the method itself first."""
-    return lambda: replaced(owner, name, _bound(outer, vars(owner)[name]))
-
-
-def _bound(outer: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return outer(partial(inner, self), self, *args, **kwargs)
-
-    return method
 
 
 def _nothing(_inner: Callable[..., Any], _self: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -72,7 +57,7 @@ def _resume_before(inner: Callable[..., Any], _seeking: Any, session: Any, route
 
 @contextmanager
 def _replays_unread() -> Iterator[None]:
-    with _around(LaneVerifier, "take", _take_as_it_comes)(), _around(Seeking, "reopen", _resume_before)():
+    with around(LaneVerifier, "take", _take_as_it_comes)(), around(Seeking, "reopen", _resume_before)():
         yield
 
 
@@ -100,21 +85,21 @@ FAST_PATH_MUTATIONS: Mapping[str, Mutation] = {
         "a miner that takes an order over begins with its first token", "S11", 5, _takeover_from_the_start
     ),
     "order-without-clock": _mutation(
-        "a client sets no deadline for its orders", "L9", 20, _around(Tasks, "ask", _ask_without_clock)
+        "a client sets no deadline for its orders", "L9", 20, around(Tasks, "ask", _ask_without_clock)
     ),
     "gossip-learned": _mutation(
         "a peer passes an advert that it learned on as if it were its own",
         "S15",
         2,
-        _around(PeerMachine, "_learned", _learn_aloud),
+        around(PeerMachine, "_learned", _learn_aloud),
     ),
     "streams-not-forgotten": _mutation(
-        "a router forgets no stream to a miner", "S13", 2, _around(Leasing, "forget", _nothing)
+        "a router forgets no stream to a miner", "S13", 2, around(Leasing, "forget", _nothing)
     ),
     "absent-kept": _mutation(
-        "a router keeps the sessions of clients that never come back", "S13", 20, _around(Clients, "wait", _nothing)
+        "a router keeps the sessions of clients that never come back", "S13", 20, around(Clients, "wait", _nothing)
     ),
     "no-standby": _mutation(
-        "a router asks nobody to take over from a miner that is lost", "L6", 5, _around(Leasing, "fill", _fill_once)
+        "a router asks nobody to take over from a miner that is lost", "L6", 5, around(Leasing, "fill", _fill_once)
     ),
 }

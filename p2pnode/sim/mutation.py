@@ -3,8 +3,13 @@ anything proves nothing. Each is made for the length of one run and taken back.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+Made = Callable[[], AbstractContextManager[None]]
+"""Makes a mistake for as long as the block lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +22,7 @@ class Mutation:
     """Invariants, one of which is found broken."""
     within: int
     """So many seeds, from 0 on, at most until then."""
-    made: Callable[[], AbstractContextManager[None]]
+    made: Made
 
 
 @contextmanager
@@ -29,3 +34,30 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+def around(owner: type, name: str, outer: Callable[..., Any]) -> Made:
+    """A method that is called through ``outer``, which is given the method itself first."""
+
+    def bound() -> AbstractContextManager[None]:
+        inner = vars(owner)[name]
+
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return outer(partial(inner, self), self, *args, **kwargs)
+
+        return replaced(owner, name, method)
+
+    return bound
+
+
+def together(*parts: Made) -> Made:
+    """Several mistakes at once."""
+
+    @contextmanager
+    def made() -> Iterator[None]:
+        with ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(part())
+            yield
+
+    return made

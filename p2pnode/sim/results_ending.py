@@ -191,8 +191,13 @@ class Ends(Checker):
         self.honest_lanes += 1
 
     def _is_ok(self, lane: Lane) -> bool:
+        """Whether a lane is ok, by a correct miner. A Byzantine one that its router has left may go on alone, and commit
+        before whoever took over: then that is the lane's result, unread and unpaid."""
         known = self._ledger.outcomes.get(lane)
-        return known is not None and known[0].verdict is Verdict.OK
+        if known is None or known[0].verdict is not Verdict.OK:
+            return False
+        openers = self._seen.openers(lane, known[0].root)
+        return all(self.world.by_id[miner].correct for miner in openers)
 
     def _is_paid(self, lane: Lane) -> bool:
         """Whether lane 0 is paid to the last ack, where its session was reserved and its cap allows it."""

@@ -119,17 +119,9 @@ class PaidAsSigned(Follower):
                         yield NodeId(head.miner), max(0, ack.index - head.start_index) * price_wei
             else:
                 fee_bp = self.world.genesis.params.lane_fee_bp
-                for miner, price_wei in self._openers(task, lane, decided[0].root):
+                # No client signs for these: the price is what their result binds.
+                for miner, price_wei in self._seen.openers((*task, lane), decided[0].root).items():
                     yield miner, decided[0].count * min(price_wei, session.price_cap_wei) * fee_bp // 10_000
-
-    def _openers(self, task: Task, lane: int, root: bytes) -> set[tuple[NodeId, int]]:
-        """Who opened a lane with a root, one miner, and the price that the root binds: no client signs for these."""
-        return {
-            (NodeId(opened.signed.reveal.miner), opened.opening.segments[-1].price_wei)
-            for openings in self._seen.openings[*task, lane].values()
-            for opened in openings
-            if opened.signed.reveal.root == root
-        }
 
     def ended(self) -> None:
         """What each miner has more than at the beginning is for what it did itself."""

@@ -3,14 +3,12 @@
 Most show only in a world that asks for them: somebody who would gain by the mistake has to be there to try.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
-from p2pnode.sim.mutation import Mutation, replaced
+from p2pnode.sim.mutation import Made, Mutation, around, replaced
 from protocol.committee import cut
 from protocol.committee.tree import Tree
 from protocol.core.signing import keccak
@@ -24,33 +22,6 @@ from protocol.roles.miner import orders
 from protocol.roles.miner.credit import Admission, Credit
 from protocol.roles.oracle.outbox import Outbox
 from protocol.session.sampling import lane_seed
-
-Made = Callable[[], Any]
-
-
-def _around(owner: type, name: str, outer: Callable[..., Any]) -> Made:
-    """A method that is called through ``outer``, which is given the method itself first."""
-
-    def bound() -> Any:
-        inner = vars(owner)[name]
-
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return outer(partial(inner, self), self, *args, **kwargs)
-
-        return replaced(owner, name, method)
-
-    return bound
-
-
-def _all(*parts: Made) -> Made:
-    @contextmanager
-    def made() -> Iterator[None]:
-        with ExitStack() as stack:
-            for part in parts:
-                stack.enter_context(part())
-            yield
-
-    return made
 
 
 def _commitment(*, of_author: bool, salted: bool) -> Made:
@@ -149,7 +120,7 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
         "results-poor-clients",
         ("S8",),
         5,
-        _around(Credit, "admit", lambda *_: Admission(granted=True)),
+        around(Credit, "admit", lambda *_: Admission(granted=True)),
     ),
     "ack-ignored": Mutation(
         "lane 0 is paid to its end, whatever its client acknowledged",
@@ -163,21 +134,21 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
         "results-early",
         ("S5",),
         10,
-        _around(Desk, "revealed", _count_early),
+        around(Desk, "revealed", _count_early),
     ),
     "home-epoch-ignored": Mutation(
         "an oracle speaks of a lane in the epoch it is in, not in the lane's own",
         "results-short-epochs",
         ("S6",),
         10,
-        _around(Outbox, "draft", _speak_now),
+        around(Outbox, "draft", _speak_now),
     ),
     "withdrawal-without-finality": Mutation(
         "a member takes what is notarized for final, so a withdrawal counts in a block that may yet be gone",
         "results",
         ("S1", "S17"),
         5,
-        _around(Tree, "settleable", _close_on_notarization),
+        around(Tree, "settleable", _close_on_notarization),
     ),
     "withdrawal-unsigned": Mutation(
         "money leaves an account at anybody's word",
@@ -191,7 +162,7 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
         "results-forgers",
         ("S10",),
         10,
-        _around(HeaderTrust, "check", _believe),
+        around(HeaderTrust, "check", _believe),
     ),
 }
 """By name."""

@@ -272,6 +272,15 @@ class Seen(Checker):
                 brought.append(Brought(at_us, life, signed, papers))
         return sorted(brought, key=lambda one: one.at_us)
 
+    def openers(self, lane: Lane, root: bytes) -> dict[NodeId, int]:
+        """Who opened a lane with a root, one miner as a rule, and the price that the root binds for its segment."""
+        return {
+            NodeId(opened.signed.reveal.miner): opened.opening.segments[-1].price_wei
+            for openings in self.openings[lane].values()
+            for opened in openings
+            if opened.signed.reveal.root == root
+        }
+
     def saw(self, host: Host, lane: Lane, root: bytes) -> Iterator[tuple[Brought, Opened]]:
         """The commits that an oracle was given of a lane, each with an opening of it that leads to the root."""
         domain = self._domain
