@@ -191,7 +191,7 @@ class Ends(Checker):
         self.honest_lanes += 1
 
     def _is_ok(self, lane: Lane) -> bool:
-        """Whether a lane is ok, by a correct miner. A Byzantine one that its router has left may go on alone, and commit
+        """Whether a lane is ok, by a correct miner. A Byzantine one that its router left may go on alone, and commit
         before whoever took over: then that is the lane's result, unread and unpaid."""
         known = self._ledger.outcomes.get(lane)
         if known is None or known[0].verdict is not Verdict.OK:

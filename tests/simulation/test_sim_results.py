@@ -16,7 +16,7 @@ from tests.simulation.played import play
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = range(40)
 LONG_SEEDS = range(1_000, 1_400)
-HASHED = range(3)
+HASHED = range(2)
 MISTAKES_MIN = 10
 
 
