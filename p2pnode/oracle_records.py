@@ -1,10 +1,12 @@
 """Where an oracle's records go: what it has signed into the signer log, all the rest into the node's store.
 
-The store first: a block and the certificates that let one vote for it are durable before the vote is, and the vote
-before it leaves. A crash between the two leaves a block nobody voted for, which is nothing.
+In the order in which they were handed out: a block and the certificates that let one vote for it are durable before the
+vote is, the vote before it leaves, and before a certificate that holds it. A crash in between leaves a block nobody
+voted for, which is nothing; never a certificate with a signature that its signer does not know of, which would look as
+if its log were lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from p2pnode.signer_log import SignerLog
@@ -33,18 +35,29 @@ class OracleRecords:
 
     async def persist(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Make all records durable. Raises StoreError, SignerLogError, SignerConflict or SignerSilent."""
-        rest: list[tuple[bytes, bytes | None]] = []
-        signed: list[tuple[bytes, bytes]] = []
-        for name, value in records:
-            if not name.startswith(PREFIXES):
-                rest.append((name, value))
-            else:
-                assert value is not None, "what was signed is never deleted"
-                signed.append((name, value))
-        if rest:
-            await self._store.persist(rest)
+        for rest, signed in _runs(records):
+            if rest:
+                await self._store.persist(rest)
+            if signed:
+                await self._log.append(signed)
+
+
+def _runs(
+    records: Iterable[tuple[bytes, bytes | None]],
+) -> Iterator[tuple[list[tuple[bytes, bytes | None]], list[tuple[bytes, bytes]]]]:
+    """Records of the store and signatures that follow them, as few times as their order allows."""
+    rest: list[tuple[bytes, bytes | None]] = []
+    signed: list[tuple[bytes, bytes]] = []
+    for name, value in records:
+        if name.startswith(PREFIXES):
+            assert value is not None, "what was signed is never deleted"
+            signed.append((name, value))
+            continue
         if signed:
-            await self._log.append(signed)
+            yield rest, signed
+            rest, signed = [], []
+        rest.append((name, value))
+    yield rest, signed
 
 
 async def claim_store(store: NodeStore, genesis: Genesis) -> None:

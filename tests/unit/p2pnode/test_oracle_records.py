@@ -7,6 +7,7 @@ import pytest
 from p2pnode.clock import open_clock
 from p2pnode.oracle import make_machine
 from p2pnode.oracle_records import OracleRecords, OtherNetwork, claim_store, stored_genesis
+from p2pnode.signer_file import SignerLogFull
 from p2pnode.signer_log import SignerConflict, SignerLog, open_signer_log
 from p2pnode.store import NodeStore, StoreFull, open_store
 from protocol.committee.signer import Signer
@@ -40,7 +41,7 @@ async def test_a_block_is_durable_before_the_signature(
     monkeypatch.setattr(SignerLog, "append", signed)
     with open_store(tmp_path / "node") as store, open_signer_log(keystore, NODE, NETWORK) as log:
         records = OracleRecords(store, log)
-        await records.persist([record(1, 1), (b"open/block/1", b"block"), (b"open/block/0", None), silent(1)])
+        await records.persist([(b"open/block/1", b"block"), (b"open/block/0", None), record(1, 1), silent(1)])
         assert done == ["store", "log"]
         assert store.load(b"") == {b"open/block/1": b"block"}
         assert await log.load() == dict([record(1, 1), silent(1)])
@@ -65,6 +66,22 @@ async def test_what_cannot_be_stored_is_not_signed(
         await records.persist([record(1, 1, b"one")])
         with pytest.raises(SignerConflict):
             await records.persist([record(1, 1, b"another")])
+
+
+@pytest.mark.spec("SIGNER-ONCE.1")
+async def test_a_certificate_is_not_stored_before_the_signatures_that_it_may_hold(
+    tmp_path: Path, keystore: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(*_: object) -> None:
+        raise SignerLogFull("the power fails here")
+
+    with open_store(tmp_path / "node") as store, open_signer_log(keystore, NODE, NETWORK) as log:
+        monkeypatch.setattr(SignerLog, "append", cut_off)
+        with pytest.raises(SignerLogFull):
+            await OracleRecords(store, log).persist(
+                [(b"open/block/1", b"block"), record(1, 1), (b"open/certificate/1", b"with that signature")]
+            )
+        assert store.load(b"") == {b"open/block/1": b"block"}
 
 
 async def test_a_store_holds_the_chain_of_one_network(tmp_path: Path) -> None:
