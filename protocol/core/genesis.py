@@ -26,6 +26,28 @@ _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
+class Contracts:
+    """Where a network settles. The addresses follow from deployer and nonces, so they are known before the contracts
+    are there."""
+
+    start_block: int
+    """The contracts have no events in an earlier block."""
+    registry: NodeId
+    evidence: NodeId
+    checkpoints: NodeId
+    escrow: NodeId
+    inbox: NodeId
+    models: NodeId
+
+    def addresses(self) -> dict[str, NodeId]:
+        """The contracts by name, in the order in which they are deployed."""
+        return {name: getattr(self, name) for name in CONTRACTS}
+
+
+CONTRACTS = tuple(item.name for item in fields(Contracts) if item.name != "start_block")
+
+
+@dataclass(frozen=True, slots=True)
 class Genesis:
     """What all nodes of a network agree on before they meet."""
 
@@ -38,6 +60,8 @@ class Genesis:
     """What accounts begin with, in wei, by rising address: where there is no chain to bring deposits from."""
     miners: tuple[NodeId, ...] = ()
     """Miners that are available from the start, as if tested, by rising address."""
+    contracts: Contracts | None = None
+    """None where nothing settles on a chain."""
 
     def __post_init__(self) -> None:
         """Raises ParameterError for a committee that could not certify anything. Spec: [GENESIS-COMMITTEE.1]"""
@@ -47,11 +71,25 @@ class Genesis:
             raise ParameterError(f"the committee has {count} members; it has none, or one of {sizes}")
         if len(set(self.committee)) != count or any(len(member) != 20 for member in self.committee):
             raise ParameterError("the committee names each member once, by 20 bytes")
+        self._check_contracts()
         for what, named in (("allocation", [account for account, _ in self.allocation]), ("miners", self.miners)):
             if any(len(node) != 20 for node in named) or list(named) != sorted(set(named)):
                 raise ParameterError(f"the {what} names each address once, in rising order")
         if any(amount <= 0 for _, amount in self.allocation) or self.allocated() > ALLOCATION_MAX:
             raise ParameterError(f"an allocation is positive, and all together are at most {ALLOCATION_MAX} wei")
+
+    def _check_contracts(self) -> None:
+        """Raises ParameterError. Spec: [GENESIS-CONTRACTS.1]"""
+        contracts = self.contracts
+        if contracts is None:
+            return
+        addresses = contracts.addresses().values()
+        if len(set(addresses)) != len(CONTRACTS) or any(len(address) != 20 for address in addresses):
+            raise ParameterError("the contracts are at addresses of 20 bytes, no two at one")
+        if not 0 <= contracts.start_block < 2**63 or not self.chain_id:
+            raise ParameterError("contracts need the chain_id of their chain, and start_block counts from 0")
+        if self.allocation or not self.committee:
+            raise ParameterError("with contracts there is a committee, and no allocation: money comes by deposits")
 
     def allocated(self) -> int:
         """What all accounts begin with."""
@@ -66,6 +104,7 @@ class Genesis:
             "committee": [f"0x{member.hex()}" for member in self.committee],
             "allocation": {f"0x{account.hex()}": amount for account, amount in self.allocation},
             "miners": [f"0x{miner.hex()}" for miner in self.miners],
+            "contracts": None if self.contracts is None else _shown(self.contracts),
             "params": asdict(self.params),
         }
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
@@ -83,6 +122,21 @@ class Genesis:
         return f"/p2pnode/{self.network_id()[:4].hex()}/{name}/1"
 
 
+def _shown(contracts: Contracts) -> dict[str, int | str]:
+    addresses = {name: f"0x{address.hex()}" for name, address in contracts.addresses().items()}
+    return {"start_block": contracts.start_block, **addresses}
+
+
+class _Contracts(msgspec.Struct, forbid_unknown_fields=True):
+    start_block: int
+    registry: str
+    evidence: str
+    checkpoints: str
+    escrow: str
+    inbox: str
+    models: str
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     name: str
@@ -91,6 +145,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     committee: tuple[str, ...]
     allocation: dict[str, int]
     miners: tuple[str, ...]
+    contracts: _Contracts | None
 
 
 def parse_genesis(text: str) -> Genesis:
@@ -117,7 +172,13 @@ def parse_genesis(text: str) -> Genesis:
         _nodes(content.committee, "a member of the committee"),
         tuple(sorted(zip(accounts, content.allocation.values(), strict=True))),
         _nodes(content.miners, "a miner"),
+        None if content.contracts is None else _contracts(content.contracts),
     )
+
+
+def _contracts(content: _Contracts) -> Contracts:
+    addresses = _nodes([getattr(content, name) for name in CONTRACTS], "a contract")
+    return Contracts(content.start_block, *addresses)
 
 
 def _nodes(content: Sequence[str], what: str) -> tuple[NodeId, ...]:

@@ -93,6 +93,17 @@ class Params:
     miners_max: int = _param(20_000, 16, 1_000_000, "miners in the node pool")
     decay_bp: int = _param(9_500, 5_000, 10_000, "what statistics keep of their weight from one epoch to the next")
     snapshot_blocks: int = _param(256, 1, 100_000, "a node writes the whole ledger down after so many blocks")
+    # Chain
+    anchor_stride: int = _param(8, 1, 1_024, "the ledger is anchored at EVM blocks whose number this divides")
+    checkpoint_blocks: int = _param(64, 1, 1 << 32, "blocks after the last checkpoint, the next one is due")
+    checkpoint_ms: int = _param(60_000, 100, 86_400_000, "or this long after it, if there are any")
+    checkpoint_idle_ms: int = _param(3_600_000, 100, 2_592_000_000, "and at least this often, whatever happens")
+    turn_ms: int = _param(
+        15_000, 100, 3_600_000, "each member waits this long for the one whose turn is before its own"
+    )
+    committee_size_max: int = _param(31, 4, 31, "the largest committee that is drawn")
+    committee_terms_max: int = _param(8, 1, 1_000, "epochs that a committee stays when no other is drawn in time")
+    registered_max: int = _param(50_000, 16, 1_000_000, "nodes of the registry that the ledger holds")
     # Node tests
     test_age_epochs: int = _param(16, 1, 100_000, "a passed test opens the pool for so many epochs")
     test_tokens: int = _param(256, 16, 4_096, "tokens of a test's answer")
@@ -118,6 +129,8 @@ class Params:
         )
         self._require(self.delta_ms <= self.resend_interval_ms, "delta_ms <= resend_interval_ms")
         self._require(self.router_share_bp + self.oracle_share_bp <= 5_000, "miners keep at least half of their pay")
+        self._require(self.committee_size_max in COMMITTEE_SIZES, "committee_size_max = 3f+1")
+        self._require(self.checkpoint_ms <= self.checkpoint_idle_ms, "checkpoint_ms <= checkpoint_idle_ms")
         self._require(sum(self.gossip_budget().values()) <= 100, "the topics' budgets sum up to at most 100/s")
         return self
 

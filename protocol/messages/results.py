@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from protocol.core.codec import Message, message
 from protocol.core.signing import U8, U32, U64, Bytes20, Bytes24, Bytes32, SignatureBytes, TypedStruct
+from protocol.messages.chain import ChainWord
 from protocol.messages.committee import Certified, SignedBatch
 from protocol.messages.sessions import Assignment, SessionOpen
 from protocol.messages.tasks import TaskOrder
@@ -271,6 +272,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     enlistments: tuple[SignedEnlist, ...] = ()
     reports: tuple[TestReport, ...] = ()
     entries: tuple[SignedEntry, ...] = ()
+    words: tuple[ChainWord, ...] = ()
 
 
 # Proofs
@@ -393,6 +395,15 @@ class ObservedNews(Message, frozen=True):
 @message(kind=68, limit_bytes=16_384)
 class OutcomeNews(Message, frozen=True):
     """A finalized outcome, its place in the results tree, and the certified header whose root holds it."""
+
+    outcome: Outcome
+    proof: ResultProof
+    certified: Certified
+
+
+@message(kind=90, limit_bytes=16_384)
+class SettledNews(Message, frozen=True):
+    """The same against a header that the contract has accepted: an oracle's word, which whoever asks the chain checks."""
 
     outcome: Outcome
     proof: ResultProof

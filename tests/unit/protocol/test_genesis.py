@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.core.errors import ParameterError
-from protocol.core.genesis import Genesis, parse_genesis
+from protocol.core.genesis import Contracts, Genesis, parse_genesis
 from protocol.core.ids import NodeId
 from protocol.core.params import COMMITTEE_SIZES, Params
 
@@ -121,3 +121,29 @@ def test_a_committee_names_each_member_once(last: NodeId) -> None:
 def test_any_text_parses_or_fails_cleanly(text: str) -> None:
     with pytest.raises(ParameterError):
         parse_genesis(text)
+
+
+CONTRACTS = Contracts(7, *(NodeId(bytes([place]) * 20) for place in range(1, 7)))
+SETTLING = Genesis("test", 31_337, committee=MEMBERS[:4], contracts=CONTRACTS)
+
+
+@pytest.mark.spec("GENESIS-CONTRACTS.1")
+def test_a_genesis_names_the_contracts_that_it_settles_on() -> None:
+    assert parse_genesis(SETTLING.to_json()) == SETTLING
+    assert list(CONTRACTS.addresses()) == ["registry", "evidence", "checkpoints", "escrow", "inbox", "models"]
+
+
+@pytest.mark.spec("GENESIS-CONTRACTS.1")
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"chain_id": 0}, "chain_id of their chain"),
+        ({"committee": ()}, "there is a committee"),
+        ({"allocation": ((MEMBERS[0], 1),)}, "no allocation"),
+        ({"contracts": replace(CONTRACTS, escrow=CONTRACTS.inbox)}, "no two at one"),
+        ({"contracts": replace(CONTRACTS, start_block=-1)}, "counts from 0"),
+    ],
+)
+def test_contracts_that_could_not_settle_are_refused(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ParameterError, match=why):
+        replace(SETTLING, **wrong)
