@@ -22,6 +22,7 @@ TOTAL_WEIGHT_END = 1 << 128
 """Weights sum to less; all the wei there are need 87 bits."""
 
 _DRAW = b"p2pnode/election/1"
+_DRAW_SEED = b"p2pnode/draw-seed/1"
 _SEED = b"p2pnode/epoch-seed/1"
 _LEADERS = b"p2pnode/leaders/1"
 
@@ -63,6 +64,11 @@ def elect(
         total -= weights[taken]
         weights[taken] = 0
     return tuple(drawn)
+
+
+def draw_seed(network_id: NetworkId, epoch: int, block_hash: Digest) -> Digest:
+    """What an epoch's committee is drawn from, given an EVM block's hash. Spec: [ELECTION-SEED.1]"""
+    return Digest(keccak(_DRAW_SEED + network_id + epoch.to_bytes(32, "big") + block_hash))
 
 
 def _check(pool: Sequence[Candidate], weights: Sequence[int], size: int) -> None:

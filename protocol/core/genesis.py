@@ -22,6 +22,8 @@ FORMAT = 1
 ALLOCATION_MAX = 2**62
 """All amounts are signed as 64 bits, sums included."""
 
+SETTLING_BLOCK_BYTES_MIN = 172_032
+"""An oracle's share of a block holds a word on the chain, with a committee of any size in it."""
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 
 
@@ -90,6 +92,8 @@ class Genesis:
             raise ParameterError("contracts need the chain_id of their chain, and start_block counts from 0")
         if self.allocation or not self.committee:
             raise ParameterError("with contracts there is a committee, and no allocation: money comes by deposits")
+        if self.params.block_bytes_max < SETTLING_BLOCK_BYTES_MIN:
+            raise ParameterError(f"with contracts block_bytes_max is {SETTLING_BLOCK_BYTES_MIN} or more")
 
     def allocated(self) -> int:
         """What all accounts begin with."""

@@ -12,6 +12,7 @@ from protocol.ledger.pool import take_enlistment, take_report
 from protocol.ledger.registry import take_entry
 from protocol.ledger.reservations import take_close, take_session
 from protocol.ledger.verdicts import decide_lanes, observe
+from protocol.ledger.words import take_words
 from protocol.ledger.working import Working
 from protocol.messages.committee import CONTENT_BYTES_MAX, SignedBatch
 from protocol.messages.results import Content
@@ -28,10 +29,12 @@ def content_of(signed: SignedBatch) -> Content:
 def take_batches(work: Working, batches: Sequence[SignedBatch]) -> None:
     """All items of a block's batches, kind by kind, each kind in the order of the cut. Spec: [LEDGER-ORDER.1]
 
-    Sessions come before the openings that are paid from them, observations before the openings that they bear out, and
-    all of these before the outcomes.
+    What the chain brings comes before the sessions that it is spent on, sessions before the openings that are paid from
+    them, observations before the openings that they bear out, and all of these before the outcomes.
     """
     contents = [(signed, content_of(signed)) for signed in batches]
+    for signed, content in contents:
+        take_words(work, NodeId(signed.batch.oracle), content.words)
     for _, content in contents:
         for session in content.sessions:
             take_session(work, session)

@@ -9,11 +9,12 @@ from protocol.committee.members import Committee
 from protocol.committee.payload import HOMES_KEPT, NextCommittee, same_members
 from protocol.core.errors import DecodeError
 from protocol.core.genesis import Genesis
-from protocol.core.ids import Digest
+from protocol.core.ids import Digest, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.core.sparse import SparseTree
 from protocol.ledger.accounts import Account
+from protocol.ledger.chain import ChainState
 from protocol.ledger.items import take_batches
 from protocol.ledger.pool import genesis_miner, turn_pool
 from protocol.ledger.records import Section, lanes_of
@@ -42,7 +43,9 @@ class Ledger:
         trees[Section.MINERS] = SparseTree.of(miners)
         homes = {committee.epoch: committee.members}
         digest = params_digest(self._params)
-        return State(digest, committee.epoch, homes, self._follow(committee), trees=tuple(trees))
+        chain = None if self._genesis.contracts is None else ChainState()
+        follow = self._follow(committee) if chain is None else committee.members
+        return State(digest, committee.epoch, homes, follow, trees=tuple(trees), chain=chain)
 
     def restore(self, packed: bytes) -> State:
         """See Payload."""
@@ -63,7 +66,14 @@ class Ledger:
         homes[committee.epoch] = committee.members
         cut = {home: last for home, last in state.cut.items() if home[0] in homes}
         work.opened = {home: count for home, count in work.opened.items() if home[0] in homes}
-        return replace(work.after(cut, homes, self._follow(committee)), turned=True)
+        return replace(work.after(cut, homes, self._next(work, committee)), turned=True)
+
+    def _next(self, work: Working, committee: Committee) -> tuple[NodeId, ...]:
+        """Who follows a committee that begins."""
+        if work.chain is None:
+            return self._follow(committee)
+        work.chain, members = work.chain.turned(committee.epoch, committee.members)
+        return members
 
     def propose(self, state: State, offered: Sequence[SignedBatch]) -> bytes:
         """See Payload."""

@@ -3,11 +3,13 @@
 import msgspec
 
 from protocol.core.errors import SignatureError
+from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.core.signing import typed_digest, verify
 from protocol.ledger.lanes import Claim, Claimed, Lane
 from protocol.ledger.records import Section, lane_key, lanes_of
 from protocol.ledger.sessions import Session
+from protocol.ledger.state import Earned, Share
 from protocol.ledger.working import Working
 from protocol.messages.results import SignedWithdraw
 
@@ -112,18 +114,29 @@ def _distribute(work: Working, session: Session, segment: Claimed, lane: Lane, a
     work.set_account(session.client, msgspec.structs.replace(client, reserved_wei=client.reserved_wei - amount_wei))
     left_wei = amount_wei
     if segment.router in session.routers:
-        left_wei -= _credit(work, segment.router, amount_wei * work.params.router_share_bp // BP)
+        left_wei -= _credit(
+            work, Share.ROUTER, _payee(work, segment.router), amount_wei * work.params.router_share_bp // BP
+        )
     members = work.homes[lane.home_epoch]
     right = (lane.outcome.verdict, lane.outcome.root, lane.outcome.count)
     oracles = [members[said.place] for said in lane.said if (said.verdict, said.root, said.count) == right]
     each_wei = amount_wei * work.params.oracle_share_bp // BP // len(oracles)
     for oracle in oracles:
-        left_wei -= _credit(work, oracle, each_wei)
+        left_wei -= _credit(work, Share.ORACLE, _payee(work, oracle), each_wei)
     miner = work.miner(segment.miner)
-    _credit(work, segment.miner if miner is None else miner.owner, left_wei)
+    owner = _payee(work, segment.miner, segment.miner if miner is None else miner.owner)
+    _credit(work, Share.MINER, owner, left_wei)
 
 
-def _credit(work: Working, address: bytes, amount_wei: int) -> int:
+def _payee(work: Working, node: bytes, otherwise: bytes | None = None) -> bytes:
+    """Whose is what a node earns: its owner's, where the registry knows one, as the node's own key moves no money."""
+    registered = work.registered(node)
+    return registered.owner if registered is not None else otherwise or node
+
+
+def _credit(work: Working, share: Share, address: bytes, amount_wei: int) -> int:
     account = work.account(address)
+    if amount_wei:
+        work.earned.append(Earned(NodeId(address), share, amount_wei))
     work.set_account(address, msgspec.structs.replace(account, balance_wei=account.balance_wei + amount_wei))
     return amount_wei

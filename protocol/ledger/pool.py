@@ -50,6 +50,8 @@ def take_enlistment(work: Working, signed: SignedEnlist) -> None:
     known = work.miner(enlist.miner)
     if known is None and work.size(Section.MINERS) >= work.params.miners_max:
         return
+    if work.chain is not None and not _may_mine(work, enlist.miner):
+        return
     if known is not None and (enlist.number <= known.enlisted or known.state is PoolState.JAILED):
         return
     if not enlist.slots or not enlist.number or enlist.model == ZERO_DIGEST:
@@ -59,6 +61,12 @@ def take_enlistment(work: Working, signed: SignedEnlist) -> None:
     except SignatureError:
         return
     _write(work, enlist.miner, _enlisted(work, known, enlist))
+
+
+def _may_mine(work: Working, node: bytes) -> bool:
+    """Where there is a registry, it says who may. Spec: [CHAIN-ENLIST.1]"""
+    registered = work.registered(node)
+    return registered is not None and registered.may_mine
 
 
 def _enlisted(work: Working, known: Miner | None, enlist: Enlist) -> Miner:

@@ -6,6 +6,7 @@ from protocol.ledger.accounts import Account
 from protocol.ledger.lanes import Lane
 from protocol.ledger.miners import Miner
 from protocol.ledger.names import Name
+from protocol.ledger.nodes import Node
 from protocol.ledger.records import TREES, Record, Section
 from protocol.ledger.sessions import Session
 from protocol.ledger.state import ledger_root
@@ -21,6 +22,7 @@ _RECORDS: dict[Section, type[Record]] = {
     Section.LANES_0: Lane,
     Section.LANES_1: Lane,
     Section.LANES_2: Lane,
+    Section.NODES: Node,
 }
 
 

@@ -27,8 +27,10 @@ class Section(IntEnum):
     """lane -> Lane: those decided, of home epochs that 3 divides"""
     LANES_1 = 6
     LANES_2 = 7
-    COURSE = 8
-    """No tree: the digest of epoch, committees and cut."""
+    NODES = 8
+    """node id -> Node: who is registered on the chain"""
+    COURSE = 9
+    """No tree: the digest of epoch, committees, cut and chain."""
 
 
 TREES = len(Section) - 1

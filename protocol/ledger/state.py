@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
+from enum import IntEnum
 from functools import cached_property
 
 import msgpack
@@ -16,15 +17,34 @@ from protocol.core.params import Params
 from protocol.core.signing import U64, Bytes20, Bytes32, keccak
 from protocol.core.sparse import EMPTY_TREE, SparseTree
 from protocol.ledger.accounts import Account
+from protocol.ledger.chain import ChainState
 from protocol.ledger.lanes import Lane, LaneView, view
 from protocol.ledger.miners import Miner
 from protocol.ledger.names import Name
+from protocol.ledger.nodes import Node
 from protocol.ledger.records import TREES, Record, Section, lane_key, lanes_of, open_key
 from protocol.ledger.sessions import Session
 from protocol.messages.results import LedgerProof, Neighbour, Outcome
 from protocol.results.mountain import NO_OUTCOMES, Mountain, Place
 
 EMPTY_TREES = (EMPTY_TREE,) * TREES
+
+
+class Share(IntEnum):
+    """As what an account is paid for a lane."""
+
+    MINER = 0
+    ROUTER = 1
+    ORACLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Earned:
+    """What an account was paid."""
+
+    account: NodeId
+    share: Share
+    wei: int
 
 
 def params_digest(params: Params) -> Digest:
@@ -53,6 +73,7 @@ class _Course(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     next_members: tuple[Bytes20, ...]
     chains: tuple[_Chain, ...]
     batches: U64
+    anchored: ChainState | None
 
 
 class _Node(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -97,6 +118,10 @@ class State:
     """The nodes of the results tree that are new with them."""
     turned: bool = False
     """No block has followed the turn yet."""
+    chain: ChainState | None = None
+    """What is taken in of the chain; None where the network settles on none."""
+    earned: tuple[Earned, ...] = field(default=(), compare=False)
+    """What this very block paid to whom, for the node's own books: no root and no snapshot holds it."""
 
     # Roots
 
@@ -110,14 +135,15 @@ class State:
         """See LedgerState. Spec: [LEDGER-ROOT.1]"""
         root = ledger_root(self.sections)
         next_root = committee_root(self.next_members)
-        mountain = self.mountain
-        return Roots(mountain.root, mountain.count, root, self.params_digest, 0, ZERO_DIGEST, 0, next_root)
+        mountain, chain = self.mountain, self.chain or ChainState()
+        anchor = (chain.number, chain.hash, chain.deposits)
+        return Roots(mountain.root, mountain.count, root, self.params_digest, *anchor, next_root)
 
     def _course(self) -> _Course:
         homes = tuple(_Home(epoch, self.homes[epoch]) for epoch in sorted(self.homes))
         names = sorted(self.cut.keys() | self.opened.keys())
         chains = tuple(_Chain(*home, *self.included(*home), self.opened.get(home, 0)) for home in names)
-        return _Course(self.epoch, homes, self.next_members, chains, self.batches)
+        return _Course(self.epoch, homes, self.next_members, chains, self.batches, self.chain)
 
     # What is in it
 
@@ -147,6 +173,11 @@ class State:
     def miners(self) -> Iterator[tuple[NodeId, Miner]]:
         """The whole pool."""
         return ((NodeId(key), Miner.read(data)) for key, data in self.trees[Section.MINERS].items())
+
+    def registered(self, node: bytes) -> Node | None:
+        """A node's record in the registry; None if it has none."""
+        data = self.trees[Section.NODES].get(node)
+        return None if data is None else Node.read(data)
 
     def name(self, name: str) -> Name | None:
         """The head of a model name's log; None if nobody owns the name."""
@@ -213,4 +244,5 @@ def unpack_state(packed: bytes) -> State:
         stored.decided,
         tuple(((node.level, node.index), Digest(node.digest)) for node in stored.nodes),
         stored.turned,
+        course.anchored,
     )

@@ -12,9 +12,10 @@ from protocol.ledger.accounts import Account
 from protocol.ledger.lanes import Lane
 from protocol.ledger.miners import Miner
 from protocol.ledger.names import Name
+from protocol.ledger.nodes import Node
 from protocol.ledger.records import R, Record, Section
 from protocol.ledger.sessions import Session
-from protocol.ledger.state import State
+from protocol.ledger.state import Earned, State
 from protocol.messages.results import Outcome
 from protocol.results.mountain import Place, outcome_leaf
 
@@ -29,7 +30,9 @@ class Working:
         self.epoch = before.epoch
         self.opened = dict(before.opened)
         self.mountain = before.mountain
+        self.chain = before.chain
         self.decided: list[Outcome] = list(before.decided) if before.turned else []
+        self.earned: list[Earned] = list(before.earned) if before.turned else []
         self.nodes: list[tuple[Place, Digest]] = list(before.nodes) if before.turned else []
         self._trees = list(before.trees)
         self._changed: dict[Section, dict[bytes, Record | None]] = {}
@@ -88,6 +91,10 @@ class Working:
         """A miner's place in the pool as it is now."""
         return self.read(Section.MINERS, node, Miner)
 
+    def registered(self, node: bytes) -> Node | None:
+        """A node's record in the registry as it is now."""
+        return self.read(Section.NODES, node, Node)
+
     def name(self, name: str) -> Name | None:
         """The head of a name's log as it is now."""
         return self.read(Section.NAMES, name.encode(), Name)
@@ -130,4 +137,6 @@ class Working:
             decided=tuple(self.decided),
             nodes=tuple(self.nodes),
             turned=False,
+            chain=self.chain,
+            earned=tuple(self.earned),
         )

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from protocol.core.codec import pack
 from protocol.core.ids import ZERO_DIGEST, Digest
-from protocol.core.signing import U8, U64, Bytes20, Bytes32, keccak
+from protocol.core.signing import U8, U64, Bytes20, Bytes32, TypedStruct, keccak
 from protocol.messages.committee import MEMBERS_MAX
 
 WORD_EVENTS_MAX = 16
@@ -54,6 +54,13 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     epoch: U64
     height: U64
     digest: Bytes32
+
+
+class Consent(TypedStruct, frozen=True):
+    """A node key agrees to be registered by an owner, who binds stake to it. Spec: [REGISTRY-CONSENT.1]"""
+
+    node: Bytes20
+    owner: Bytes20
 
 
 ChainEvent = Deposited | NodeChanged | Drawn | Accepted

@@ -403,7 +403,7 @@ class OutcomeNews(Message, frozen=True):
 
 @message(kind=90, limit_bytes=16_384)
 class SettledNews(Message, frozen=True):
-    """The same against a header that the contract has accepted: an oracle's word, which whoever asks the chain checks."""
+    """The same by a header that the contract has accepted: an oracle's word, which whoever asks the chain checks."""
 
     outcome: Outcome
     proof: ResultProof

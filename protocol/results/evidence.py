@@ -3,11 +3,15 @@
 As with all evidence (``committee.evidence``) two signed statements suffice, whoever shows them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import product
+
+import msgpack
+import msgspec
 
 from protocol.committee import evidence as consensus
 from protocol.committee.certificates import CommitteeError, batch_digest, verify_batch
-from protocol.core.codec import unpack
+from protocol.core.codec import pack, unpack
 from protocol.core.errors import DecodeError, EvidenceError, SignatureError
 from protocol.core.ids import Digest, NodeId
 from protocol.core.signing import Domain, keccak, typed_digest
@@ -18,6 +22,9 @@ from protocol.results.commitment import check_commit, check_reveal, commit_of
 
 ResultEvidence = ConflictingCommits | FalseReveal | ConflictingValues
 Evidence = consensus.Evidence | ResultEvidence
+
+_ARRAY_HEAD = 0x90
+_FIELDS_MAX = 15
 
 
 def convict(domain: Domain, evidence: Evidence) -> NodeId:
@@ -60,6 +67,41 @@ def observations_of(signed: SignedBatch) -> tuple[Observation, ...]:
         return ()
 
 
+def observations_at_start(content: bytes) -> Iterator[Observation]:
+    """What a batch says of lanes by the start of its content (untrusted), whatever follows, as a contract reads it: a
+    head of 1 to 15 fields, that of the observations, and they themselves, up to the first that is not in the one
+    encoding. For content of a correct oracle these are its observations. Spec: [EVIDENCE-VALUES.2]
+    """
+    if not content or not 1 <= content[0] - _ARRAY_HEAD <= _FIELDS_MAX:
+        return
+    unpacker = msgpack.Unpacker(use_list=True, raw=False, max_buffer_size=CONTENT_BYTES_MAX)
+    packer = msgpack.Packer()
+    try:
+        unpacker.feed(content[1:])
+        count, before = unpacker.read_array_header(), 0
+        canonical = packer.pack_array_header(count)
+        for _ in range(count):
+            if content[1 + before : 1 + unpacker.tell()] != canonical:
+                return
+            before = unpacker.tell()
+            value = msgspec.convert(unpacker.unpack(), Observation)
+            canonical = pack(value)
+            if content[1 + before : 1 + unpacker.tell()] == canonical:
+                yield value
+    except (msgspec.ValidationError, ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        return
+
+
+def conflicting_places(evidence: ConflictingValues) -> tuple[int, int]:
+    """At what places, from 0, of the first and second content the two values stand. Raises EvidenceError."""
+    lane = (evidence.session, evidence.task, evidence.lane)
+    said = [_values_for(lane, signed) for signed in (evidence.first, evidence.second)]
+    for (value, first), (other, second) in product(*(values.items() for values in said)):
+        if value != other:
+            return first, second
+    raise EvidenceError("conflict", "each batch gives the lane a value, and it is the same")
+
+
 def _convict_commits(domain: Domain, evidence: ConflictingCommits) -> NodeId:
     first, second = evidence.first.commit, evidence.second.commit
     places = [(each.session, each.task, each.lane, each.generation, each.miner) for each in (first, second)]
@@ -94,14 +136,13 @@ def _convict_values(domain: Domain, evidence: ConflictingValues) -> NodeId:
     first, second = evidence.first, evidence.second
     if first.batch.oracle != second.batch.oracle:
         raise EvidenceError("place", "the batches are of two oracles")
-    lane = (evidence.session, evidence.task, evidence.lane)
-    said = [_values_for(lane, observations_of(signed)) for signed in (first, second)]
-    if not all(said) or len(said[0] | said[1]) < 2:
-        raise EvidenceError("conflict", "each batch gives the lane a value, and it is the same")
+    conflicting_places(evidence)
     for signed in (first, second):
         verify_batch(domain, signed)
     return NodeId(first.batch.oracle)
 
 
-def _values_for(lane: tuple[bytes, int, int], values: Iterable[Observation]) -> set[Observation]:
-    return {value for value in values if (value.session, value.task, value.lane) == lane}
+def _values_for(lane: tuple[bytes, int, int], signed: SignedBatch) -> dict[Observation, int]:
+    """What a batch says of a lane, each value with a place of it."""
+    said = enumerate(observations_at_start(signed.content))
+    return {value: place for place, value in said if (value.session, value.task, value.lane) == lane}

@@ -17,8 +17,8 @@ class Known(Protocol):
     def homes(self) -> Mapping[int, tuple[NodeId, ...]]:
         """The oracles by home epoch, of the epochs whose lanes may still be decided."""
 
-    def spoken(self, lane: Lane) -> Collection[NodeId]:
-        """The oracles whose value of a lane is in it."""
+    def spoken(self, lane: Lane, home_epoch: int | None = None) -> Collection[NodeId]:
+        """The oracles whose value of a lane is in it, by batches of one home epoch or of any."""
 
     def decided(self, lane: Lane) -> bool:
         """Whether the verdict on a lane is in it."""

@@ -34,9 +34,10 @@ class Hearsay:
             self._forget(oracle, next(iter(mine)))
         return None
 
-    def oracles(self, lane: Lane) -> frozenset[NodeId]:
-        """Who gave a lane a value."""
-        return frozenset(self._said.get(lane[0], {}).get(lane, {}))
+    def oracles(self, lane: Lane, home_epoch: int | None = None) -> frozenset[NodeId]:
+        """Who gave a lane a value, in a batch of one home epoch or of any."""
+        said = self._said.get(lane[0], {}).get(lane, {})
+        return frozenset(by for by, (_, signed) in said.items() if home_epoch in (None, signed.batch.home_epoch))
 
     def batches(self, session: bytes) -> Iterator[SignedBatch]:
         """The batches that speak of a session, each once."""

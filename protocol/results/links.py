@@ -105,7 +105,11 @@ class OracleLinks:
 
     def send_all(self, message: Message, key: Key = NO_KEY) -> list[object]:
         """Send to every oracle whose link is not down."""
-        channels = tuple(self._channels[oracle] for oracle in self._oracles if oracle in self._channels)
+        return self.send_to(self._oracles, message, key)
+
+    def send_to(self, oracles: Iterable[NodeId], message: Message, key: Key = NO_KEY) -> list[object]:
+        """Send to those of some oracles whose link is not down."""
+        channels = tuple(self._channels[oracle] for oracle in oracles if oracle in self._channels)
         return [SendAll(channels, message, key)] if channels else []
 
     def _unwanted(self, peer: NodeId) -> bool:

@@ -156,7 +156,9 @@ class Desk:
             if oracle == self.me:
                 self.said(home_epoch, value)
             elif self.me in members and not self._done(lane, known):
-                told = (self.hearsay.oracles(lane) | frozenset(known.spoken(lane))) & members
+                # In batches of this epoch: who speaks of it in another one may call any lane its own.
+                said = self.hearsay.oracles(lane, home_epoch) | frozenset(known.spoken(lane, home_epoch))
+                told = said & members
                 found += self._told(lane, home_epoch, now_ms) if len(told) > faulty_max(len(members)) else []
         return found
 
