@@ -9,7 +9,7 @@ import trio
 from protocol.core.errors import P2PNodeError
 from protocol.light.levels import Level
 from protocol.messages.tasks import SegmentHead
-from protocol.roles.client import Item, TaskHead, TaskLevel, TaskOver, TaskText
+from protocol.roles.client import Item, TaskHead, TaskLevel, TaskOver, TaskText, TaskTranscript
 
 
 class RequestFailed(P2PNodeError):
@@ -53,11 +53,11 @@ class Reached:
     """A level that an answer has come to."""
 
     level: str
-    """committed, certified or finalized."""
+    """committed, certified, finalized or settled."""
     after_ms: int
     """Since the signed end."""
     detail: str
-    """How many oracles certified it, as ``4 of 4``; where it is final, as ``epoch/height``."""
+    """How many oracles certified it, as ``4 of 4``; where it is final, or what settled it, as ``epoch/height``."""
 
 
 class Answer:
@@ -71,6 +71,8 @@ class Answer:
         self.finish: Finish | None = None
         self.token_ids: list[int] = []
         self.text = ""
+        self.transcript: TaskTranscript | None = None
+        """All that its result root is computed from; once it ended, and only if it was asked for."""
         self.news: TaskLevel | None = None
         """The latest of its levels, with all that is known; none while it is only streamed."""
         self._reached: dict[Level, int] = {}
@@ -94,6 +96,8 @@ class Answer:
                     self.text += text
                     if text:
                         yield text
+                case TaskTranscript():
+                    self.transcript = item
                 case TaskOver():
                     rest = self._decoder.decode(b"", final=True)
                     self.text += rest
@@ -123,7 +127,7 @@ class Answer:
 
     @property
     def level(self) -> str:
-        """How certain it is: streamed, committed, certified or finalized. It never falls."""
+        """How certain it is: streamed, committed, certified, finalized or settled. It never falls."""
         return _named(Level.STREAMED if self.news is None else self.news.level)
 
     @property
@@ -148,7 +152,8 @@ class Answer:
             return ""
         if level is Level.CERTIFIED:
             return f"{news.agreeing} of {news.members}"
-        return "" if news.final is None else f"{news.final.epoch}/{news.final.height}"
+        at = news.settled if level is Level.SETTLED else news.final
+        return "" if at is None else f"{at.epoch}/{at.height}"
 
     def rise(self, news: TaskLevel) -> None:
         """Take in what is known of it now."""

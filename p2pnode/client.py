@@ -22,20 +22,24 @@ import trio
 
 from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.answer import Answer, Reached, RequestFailed
+from p2pnode.chain_look import ChainLook
 from p2pnode.clock import Clock, open_clock
 from p2pnode.driver import Driver, open_driver
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.session import Session, assigned
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.seam import PeerUnreachable, Transport
+from p2pnode.transport.unwrap import unwrapped
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.messages.adverts import ModelOffer
 from protocol.roles.client import (
+    CheckpointClaimed,
     ClientMachine,
     CloseAsked,
     ConnectRouter,
     Deliver,
+    HeaderAccepted,
     Item,
     OpenAsked,
     RouterGone,
@@ -78,6 +82,8 @@ class LightClient:
         """Whether its key was given, so that it may have a balance in the ledger; one made for the day has none."""
         self.rising: dict[int, Answer] = {}
         """Answers whose levels are heard of, by handle."""
+        self.look: ChainLook | None = None
+        """How this client asks the chain; None where it was given no way."""
         self._clock = clock
         self._routers = (router, *others)
         self._driver = driver
@@ -107,15 +113,24 @@ class LightClient:
             return "level capped at streamed: the address names no network, so the router's word for it was taken"
         if not self.certifies:
             return "level streamed: every frame is signed; this network has no committee to certify more"
-        oracles = len(self.genesis.committee)
-        return (
-            f"level up to finalized: every frame is signed, {oracles} oracles certify answers and decide them in blocks"
-        )
+        assert self._ready is not None
+        oracles = self._ready.oracles
+        last = f"every frame is signed, {oracles} oracles certify answers and decide them in blocks"
+        if self.settles:
+            return f"level up to settled: {last}, and this client asks the chain itself what the contract accepted"
+        if self.genesis.contracts is None:
+            return f"level up to finalized: {last}"
+        return f"level up to finalized: {last}; to see them settled, name an endpoint of the chain: --rpc URL"
 
     @property
     def certifies(self) -> bool:
         """Whether the network has a committee that this client can check."""
         return bool(self.genesis.committee) and self.address.network is not None
+
+    @property
+    def settles(self) -> bool:
+        """Whether the network settles on a chain that this client can ask."""
+        return self.certifies and self.look is not None
 
     def model(self, wanted: str | None) -> ModelOffer:
         """The offer of a model by name or digest prefix; the first if None. Raises RequestFailed."""
@@ -244,6 +259,10 @@ class LightClient:
             if answer is not None:
                 answer.rise(effect.item)
             return
+        if isinstance(effect.item, CheckpointClaimed):
+            if self.look is not None:
+                self.look.look_for(effect.item.digest)
+            return
         channel = self._items.get(effect.handle)
         if channel is None:
             return
@@ -261,25 +280,56 @@ async def connect(
     key: NodeKey | None = None,
     transport: Transport | None = None,
     timeout_ms: int = CONNECT_TIMEOUT_MS,
+    rpc: Sequence[str] = (),
 ) -> AsyncIterator[LightClient]:
     """Connect to the first router that answers; the others take its place should it be lost.
 
-    Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed. Without ``key`` a fresh one is made: nothing
-    links this client to an earlier one, and it has no balance, so it is served on what credit miners give.
+    Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed, WrongChain. Without ``key`` a fresh one is made:
+    nothing links this client to an earlier one, and it has no balance, so it is served on what credit miners give.
+    With ``rpc``, endpoints of the network's chain, it asks there what the contract accepted: answers may get settled.
     """
     addresses = [parse_router_address(router) if isinstance(router, str) else router for router in routers]
     if not addresses:
         raise TypeError("connect() needs the address of a router")
     given, key = key is not None, key or NodeKey.generate()
     if transport is not None:
-        async with _greeted(transport, addresses, key, timeout_ms, given) as client:
+        async with _greeted(transport, addresses, key, timeout_ms, given) as client, _looking(client, rpc):
             yield client
         return
     async with (
         open_libp2p(key, Libp2pConfig(listen=())) as opened,
         _greeted(opened, addresses, key, timeout_ms, given) as client,
+        _looking(client, rpc),
     ):
         yield client
+
+
+@asynccontextmanager
+async def connect_here(transport: Transport, address: RouterAddress, key: NodeKey) -> AsyncIterator[LightClient]:
+    """A client in a router's own process, at that router; ``address`` names the network, ``key`` is the node's own."""
+    machine, clock = ClientMachine(key.node_id, key.sign), open_clock()
+    async with open_driver(machine, transport, clock) as driver:
+        client = LightClient(driver, transport.me, address, (), clock, has_account=True)
+        driver.performers = {Deliver: client.deliver}
+        await client.greet(transport.me)
+        yield client
+
+
+@asynccontextmanager
+async def _looking(client: LightClient, rpc: Sequence[str]) -> AsyncIterator[None]:
+    """Raises WrongChain."""
+    if not rpc or client.genesis.contracts is None or not client.certifies:
+        yield
+        return
+    from p2pnode.chain_access import open_reading
+
+    chain = await trio.to_thread.run_sync(open_reading, client.genesis, rpc)
+    client.look = ChainLook(chain, lambda digest: client.dispatch(HeaderAccepted(digest)))
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.look.run)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -13,28 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from p2pnode.address import MalformedAddress, RouterAddress, parse_router_address
+from p2pnode.address import MalformedAddress
 from p2pnode.located_toml import ConfigError, LocatedToml, read_toml
 from p2pnode.paths import home
-from p2pnode.setting import (
-    UNSET,
-    account,
-    announced_address,
-    each,
-    each_as,
-    flag,
-    listen_address,
-    name_or_path,
-    nearest,
-    number,
-    number_of,
-    one_of,
-    path,
-    setting,
-    text,
+from p2pnode.sections import (
+    DEVNET,
+    ChainSection,
+    KeysSection,
+    MinerSection,
+    NetworkSection,
+    NodeSection,
+    OracleSection,
+    RouterSection,
+    TestnetSection,
 )
+from p2pnode.setting import UNSET, nearest
 from protocol.core.errors import ParameterError
-from protocol.core.ids import NodeId
 
 if TYPE_CHECKING:
     # Only a node needs it, and its imports cost as much as everything else here.
@@ -42,185 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEVNET", "ConfigError", "NodeConfig", "load_config"]
 
-DEVNET = "devnet"
-"""The name of the built-in network: default parameters, no chain."""
-
-ROLES = ("router", "miner", "oracle")
-LOG_LEVELS = ("debug", "info", "warning", "error")
-
 S = TypeVar("S")
-
-
-_GENESIS = name_or_path(is_path=lambda name: name != DEVNET)
-_MODEL = name_or_path(is_path=lambda name: name.startswith((".", "/", "~")) or name.endswith(".gguf"))
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSection:
-    """``[node]``: what this process is."""
-
-    roles: tuple[str, ...] = field(
-        default=("router", "miner"),
-        metadata=setting(
-            each(one_of(ROLES), "roles"), "What the node does: router, miner, oracle. An empty list is a light client."
-        ),
-    )
-    state_dir: Path = field(
-        default=UNSET,
-        metadata=setting(path, "The node's own folder: key, database, control socket. Empty: node/ in $P2PNODE_HOME."),
-    )
-    models_dir: Path = field(
-        default=UNSET,
-        metadata=setting(path, "Model files, shared by all nodes of a user. Empty: models/ in $P2PNODE_HOME."),
-    )
-    name: str = field(
-        default="p2pnode",
-        metadata=setting(text(64), "What the node is called in its own logs and tables; never sent anywhere."),
-    )
-    log_level: str = field(default="info", metadata=setting(one_of(LOG_LEVELS), "debug, info, warning or error."))
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSection:
-    """``[network]``: which network, and how it is reached."""
-
-    genesis: str = field(
-        default=DEVNET,
-        metadata=setting(_GENESIS, "The network's genesis file, or devnet, the built-in one for trying out."),
-    )
-    listen: tuple[str, ...] = field(
-        default=("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"),
-        metadata=setting(
-            each(listen_address, "addresses"),
-            "Addresses to listen on. Port 0 takes a free one; 0.0.0.0 lets other machines in; /ws is for browsers.",
-        ),
-    )
-    announce: tuple[str, ...] = field(
-        default=(),
-        metadata=setting(
-            each(announced_address, "addresses"),
-            "Addresses to tell others instead, when they reach this node by another way.",
-        ),
-    )
-    bootstrap: tuple[RouterAddress, ...] = field(
-        default=(),
-        metadata=setting(
-            each(parse_router_address, "addresses"),
-            "Addresses of nodes to join the network by. Empty: this node is the first.",
-        ),
-    )
-    mdns: bool = field(
-        default=False,
-        metadata=setting(flag, "Find nodes on the local network without bootstrap; needs pip install 'p2pnode[mdns]'."),
-    )
-    connections_max: int = field(
-        default=128, metadata=setting(number(4, 800), "Connections held at most; three file descriptors each.")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class KeysSection:
-    """``[keys]``: the node key."""
-
-    keystore: Path = field(
-        default=UNSET,
-        metadata=setting(path, "The node key's file (Web3 keystore v3). Empty: node-key.json in state_dir."),
-    )
-    password_file: Path | None = field(
-        default=None,
-        metadata=setting(
-            path, "A file whose first line is the keystore's password. Empty: $P2PNODE_PASSWORD, else no password."
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class MinerSection:
-    """``[miner]``: what is served and on what terms."""
-
-    model: str = field(
-        default="tiny",
-        metadata=setting(_MODEL, "Name, digest or path of the model served; `p2pnode model list` shows them."),
-    )
-    slots: int = field(
-        default=4,
-        metadata=setting(
-            number(1, 256),
-            "Answers generated at the same time; where there are oracles one more is kept for their tests.",
-        ),
-    )
-    threads: int = field(
-        default=0, metadata=setting(number(0, 1024), "CPU threads of the engine. 0: half of the cores, at least one.")
-    )
-    context_tokens: int = field(
-        default=0,
-        metadata=setting(
-            number(0, 1 << 20),
-            "Prompt and answer of one slot together, at most. 0: what the model was trained for, up to 4096.",
-        ),
-    )
-    price_wei: int = field(
-        default=0,
-        metadata=setting(number(0, 2**63 - 1), "Asked per token of an answer; 0 is 1 on a testnet with oracles."),
-    )
-    gpu_layers: int = field(
-        default=0, metadata=setting(number(0, 1024), "Layers of the model kept on the GPU; 0: none.")
-    )
-    owner: NodeId | None = field(
-        default=None,
-        metadata=setting(account, "The account that is paid for answers, as 0x.... Empty: this node's own."),
-    )
-    tokens_per_second: int = field(
-        default=0,
-        metadata=setting(
-            number(0, 1_000_000), "Claimed for one stream; who is tested much slower is not let in. 0: nothing."
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RouterSection:
-    """``[router]``: how much this machine takes on; never more than the network's parameters allow."""
-
-    sessions_max: int = field(
-        default=0, metadata=setting(number(0, 65_536), "Sessions held at once. 0: as many as the network allows.")
-    )
-    queue_requests_max: int = field(
-        default=0, metadata=setting(number(0, 65_536), "Requests that wait at once. 0: as many as the network allows.")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class OracleSection:
-    """``[oracle]``: what miners are tested with."""
-
-    models: tuple[str, ...] = field(
-        default=(),
-        metadata=setting(
-            each_as(_MODEL, "models"),
-            "Models whose miners this oracle tests, each loaded only while it does; of others it says nothing.",
-        ),
-    )
-    threads: int = field(
-        default=1, metadata=setting(number(0, 1024), "CPU threads of a test's engine. 0: half of the cores.")
-    )
-    gpu_layers: int = field(
-        default=0, metadata=setting(number(0, 1024), "Layers of a tested model kept on the GPU; 0: none.")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class TestnetSection:
-    """``[testnet]``: what `p2pnode testnet up` starts."""
-
-    routers: int = field(default=1, metadata=setting(number(1, 4), "Routers, each a process of its own."))
-    miners: int = field(default=3, metadata=setting(number(1, 16), "Miners, each a process of its own."))
-    oracles: int = field(
-        default=4,
-        metadata=setting(
-            number_of((0, 4, 7, 10, 13)), "Oracles, each a process of its own: 0, 4, 7, 10 or 13. 0: no committee."
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +49,7 @@ class NodeConfig:
     miner: MinerSection = field(default_factory=MinerSection)
     router: RouterSection = field(default_factory=RouterSection)
     oracle: OracleSection = field(default_factory=OracleSection)
+    chain: ChainSection = field(default_factory=ChainSection)
     testnet: TestnetSection = field(default_factory=TestnetSection)
 
     def genesis(self) -> "Genesis":
@@ -255,16 +72,13 @@ class NodeConfig:
         """The keystore's password; empty if none is set. Raises ConfigError for a file that cannot be read."""
         if "P2PNODE_PASSWORD" in env:
             return env["P2PNODE_PASSWORD"]
-        if self.keys.password_file is None:
-            return ""
-        try:
-            with self.keys.password_file.open(encoding="utf-8") as file:
-                return file.readline(4096).rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"cannot read the password file {self.keys.password_file}: {error}",
-                hint="correct keys.password_file, or set P2PNODE_PASSWORD",
-            ) from error
+        return "" if self.keys.password_file is None else _first_line(self.keys.password_file, "keys.password_file")
+
+    def chain_password(self, env: Mapping[str, str] = os.environ) -> str:
+        """The password of the keystore that pays for transactions. Raises ConfigError for an unreadable file."""
+        if self.chain.key is None or self.chain.key_password_file is None:
+            return self.password(env)
+        return _first_line(self.chain.key_password_file, "chain.key_password_file")
 
     def require_runnable(self) -> None:
         """Refuse roles that this network has no use for. Raises ConfigError."""
@@ -274,6 +88,15 @@ class NodeConfig:
                 code="config/no-committee",
                 hint="set network.genesis to the file of a network with oracles; `p2pnode testnet up` makes one",
             )
+        if "router" in self.node.roles and self.router.inbox and not self._sees_chain():
+            raise ConfigError(
+                "router.inbox needs a network with contracts, and a chain to look at",
+                code="config/no-chain",
+                hint="set network.genesis to the file of such a network, and [chain] urls",
+            )
+
+    def _sees_chain(self) -> bool:
+        return self.genesis().contracts is not None and bool(self.chain.urls) and self.chain.enabled
 
 
 def load_config(
@@ -319,6 +142,17 @@ def load_config(
                 hint="use the genesis file of that network, or an address of this one",
             )
     return config
+
+
+def _first_line(path: Path, key: str) -> str:
+    """Of a file that holds a password. Raises ConfigError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline(4096).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the password file {path}: {error}", hint=f"correct {key}, or set P2PNODE_PASSWORD"
+        ) from error
 
 
 def _sections() -> dict[str, Any]:

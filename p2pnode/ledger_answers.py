@@ -1,9 +1,10 @@
 """What an oracle's operator is told of the ledger: records as they stand in the last final block, each with its proof.
 
 ledger                      how much there is of everything
-ledger:account:ADDRESS      also session:ID, miner:ID, name:NAME; the first digits are enough where they name one
+ledger:account:ADDRESS      also session:, miner:, node:ID, name:NAME; the first digits are enough where they name one
 ledger:outcome:INDEX        a verdict, and its place in the results tree
-ledger:pool                 also sessions, registry: all of them
+ledger:earnings:ADDRESS     what an account was paid, by epoch and as what; this oracle's own books, without a proof
+ledger:pool                 also sessions, nodes, registry: all of them
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +14,16 @@ from protocol.core.codec import pack
 from protocol.core.errors import P2PNodeError
 from protocol.core.params import Params
 from protocol.ledger.accounts import Account
+from protocol.ledger.chain import ChainState
 from protocol.ledger.miners import Miner
 from protocol.ledger.names import Name
+from protocol.ledger.nodes import Node
 from protocol.ledger.proofs import read_record
 from protocol.ledger.records import Record, Section
 from protocol.ledger.sessions import Session
 from protocol.ledger.state import State
 from protocol.messages.results import Outcome, Verdict
+from protocol.roles.oracle.earnings import Earnings
 from protocol.roles.oracle.followers import Final
 from protocol.roles.oracle.outcomes import Outcomes
 
@@ -27,8 +31,15 @@ QUESTION = "ledger"
 """What every question begins with."""
 ROWS_MAX = 1_000
 """Of a list."""
-_KEYS = {"account": (Section.ACCOUNTS, 20), "session": (Section.SESSIONS, 32), "miner": (Section.MINERS, 20)}
-_LISTS = {"pool": Section.MINERS, "sessions": Section.SESSIONS, "registry": Section.NAMES}
+_KEYS = {
+    "account": (Section.ACCOUNTS, 20),
+    "session": (Section.SESSIONS, 32),
+    "miner": (Section.MINERS, 20),
+    "node": (Section.NODES, 20),
+}
+_LISTS = {"pool": Section.MINERS, "sessions": Section.SESSIONS, "nodes": Section.NODES, "registry": Section.NAMES}
+_ROLES = ("router", "miner", "oracle")
+"""By the bits of a registered node's roles."""
 
 
 class LedgerQuestionError(P2PNodeError):
@@ -40,9 +51,12 @@ class LedgerQuestionError(P2PNodeError):
 class LedgerAnswers:
     """Answers from the last final state; ``final`` gives it, None before the first."""
 
-    def __init__(self, params: Params, outcomes: Outcomes, final: Callable[[], Final | None]) -> None:
+    def __init__(
+        self, params: Params, outcomes: Outcomes, earnings: Earnings, final: Callable[[], Final | None]
+    ) -> None:
         self._params = params
         self._outcomes = outcomes
+        self._earnings = earnings
         self._final = final
 
     def answer(self, question: str) -> dict[str, Any]:
@@ -62,6 +76,8 @@ class LedgerAnswers:
             return answer | {"rows": list(self._rows(final.state, _LISTS[what]))}
         if what == "outcome":
             return answer | self._outcome(final, name)
+        if what == "earnings":
+            return answer | self._earned(final, name)
         if what in _KEYS or what == "name":
             section = Section.NAMES if what == "name" else _KEYS[what][0]
             key = name.encode() if what == "name" else _find(final.state, section, _KEYS[what][1], name)
@@ -70,7 +86,8 @@ class LedgerAnswers:
             shown = None if record is None else self._shown(record, final.state)
             return answer | {"key": _key(section, key), "record": shown, "proof": pack(proof).hex()}
         raise LedgerQuestionError(
-            f"the ledger has no {what[:32]!r}", hint="ask for account, session, miner, outcome, pool or registry"
+            f"the ledger has no {what[:32]!r}",
+            hint="ask for account, session, miner, node, outcome, pool, nodes or registry",
         )
 
     def _outcome(self, final: Final, name: str) -> dict[str, Any]:
@@ -81,6 +98,20 @@ class LedgerAnswers:
             raise LedgerQuestionError(f"there is no outcome {name[:32]!r}", hint=f"there are {count}, from 0")
         outcome = {"index": index, **_outcome(news.outcome)}
         return {"key": name, "record": outcome, "proof": pack(news).hex()}
+
+    def _earned(self, final: Final, name: str) -> dict[str, Any]:
+        account = _find(final.state, *_KEYS["account"], name)
+        rows = [
+            {
+                "epoch": epoch,
+                "miner_wei": row.miner,
+                "router_wei": row.router,
+                "oracle_wei": row.oracle,
+                "payments": row.payments,
+            }
+            for epoch, row in self._earnings.of(account)
+        ]
+        return {"key": _hex(account), "earnings": rows}
 
     def _rows(self, state: State, section: Section) -> Iterator[dict[str, Any]]:
         for number, (key, value) in enumerate(sorted(state.tree(section).items())):
@@ -117,6 +148,14 @@ class LedgerAnswers:
                     "tokens": statistics.tokens,
                     "reputation_bp": statistics.reputation_bp(),
                 }
+            case Node():
+                roles = [role for bit, role in enumerate(_ROLES) if record.roles >> bit & 1]
+                return {
+                    "owner": _hex(record.owner),
+                    "roles": ", ".join(roles),
+                    "stake": record.stake,
+                    "jailed": record.jailed,
+                }
             case Name():
                 aliases = {alias.alias: alias.model.hex() for alias in record.aliases}
                 return {
@@ -140,6 +179,18 @@ def _totals(state: State) -> Mapping[str, int]:
         "miners": len(state.tree(Section.MINERS)),
         "names": len(state.tree(Section.NAMES)),
         "outcomes": state.mountain.count,
+        **({} if state.chain is None else _anchored(state, state.chain)),
+    }
+
+
+def _anchored(state: State, chain: ChainState) -> Mapping[str, int]:
+    """What is taken in of the chain."""
+    return {
+        "nodes": len(state.tree(Section.NODES)),
+        "anchor": chain.number,
+        "chain_events": chain.events,
+        "deposits": chain.deposits,
+        "deposited_wei": chain.deposited,
     }
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import trio
 
+from chain.api import Chain
 from p2pnode.address import RouterAddress, parse_router_address
+from p2pnode.checkpoint_book import QUESTION as CHECKPOINT
+from p2pnode.checkpoint_book import CheckpointBook
 from p2pnode.clock import Clock, open_clock
 from p2pnode.config import NodeConfig
 from p2pnode.control import SOCKET, serve_control
@@ -18,12 +21,16 @@ from p2pnode.driver import Driver, Perform, Records, open_driver
 from p2pnode.engine.api import Engine, EngineConfig
 from p2pnode.engine.supervisor import open_engine
 from p2pnode.generation import Generations
+from p2pnode.hand_over_answers import QUESTION as HAND_OVERS
+from p2pnode.hand_over_answers import shown_hand_overs
 from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore
+from p2pnode.inbox_role import InboxRole
 from p2pnode.ledger_answers import QUESTION as LEDGER
 from p2pnode.models.store import ModelStore, StoredModel
 from p2pnode.oracle import INCLUDE, Oracle, make_machine
 from p2pnode.oracle_records import OracleRecords
 from p2pnode.records import load_kept_bids, load_results, stored_numbers
+from p2pnode.settling import Settling, open_used_chain
 from p2pnode.signer_log import SignerLog, open_signer_log
 from p2pnode.store import NodeStore, open_store
 from p2pnode.tester import models_held, offered, testing, watch_calls
@@ -37,6 +44,7 @@ from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, SessionId
 from protocol.core.machine import Machine
 from protocol.core.params import Params
+from protocol.light.handovers import HandOverBook, HandOverStore
 from protocol.messages.adverts import ModelOffer, Role
 from protocol.messages.results import Submit
 from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
@@ -81,6 +89,9 @@ class Node:
     oracle: Oracle | None
     started_ms: int
     clock: Clock
+    hand_overs: HandOverStore
+    """How the committees came about, as far as this node knows."""
+    inbox: InboxRole | None = None
     hand_in: Callable[[Submit], None] | None = None
     """Hands the committee what somebody signed for the ledger."""
 
@@ -97,10 +108,12 @@ class Node:
         if what == "peers":
             return {"peers": self.peers()}
         if what == "genesis":
-            return {"genesis": self.genesis.to_json()}
+            return {"genesis": self.genesis.to_json(), "urls": list(self.config.chain.urls)}
         if what.startswith(HAND_IN):
             return self._handed_in(what.removeprefix(HAND_IN))
-        if what in ("committee", "blocks", "pool") or what.startswith((INCLUDE, LEDGER)):
+        if what.startswith(HAND_OVERS):
+            return shown_hand_overs(self.hand_overs, what)
+        if what in ("committee", "blocks", "pool") or what.startswith((INCLUDE, LEDGER, CHECKPOINT)):
             return self._oracle_answer(what)
         raise P2PNodeError(
             f"unknown question {what[:64]!r}",
@@ -130,6 +143,8 @@ class Node:
             return self.oracle.committee()
         if what.startswith(LEDGER):
             return self.oracle.ledger(what)
+        if what.startswith(CHECKPOINT):
+            return self.oracle.checkpoint(what)
         if what == "pool":
             return {"miners": self.oracle.pool()}
         return {"blocks": self.oracle.blocks()} if what == "blocks" else self.oracle.include(what.removeprefix(INCLUDE))
@@ -146,13 +161,15 @@ class Node:
             "uptime_s": (self.clock() - self.started_ms) // 1_000,
             "peers": len(self.transport.peers()),
             "adverts": len(self.book),
-            "level_cap": "finalized" if self.genesis.committee else "streamed",
+            "level_cap": level_cap(self.genesis),
         }
         if self.router is not None:
             status["router"] = self.router.load()
         if self.miner is not None:
             free, total = self.miner.slots()
             status["miner"] = {"slots_free": free, "slots": total}
+        if self.inbox is not None:
+            status["inbox"] = self.inbox.status()
         if self.oracle is not None:
             status["oracle"] = self.oracle.status()
         status["models"] = [
@@ -175,6 +192,13 @@ class Node:
                 }
             )
         return rows
+
+
+def level_cap(genesis: Genesis) -> str:
+    """The most that an answer can come to in a network."""
+    if genesis.contracts is not None:
+        return "settled"
+    return "finalized" if genesis.committee else "streamed"
 
 
 @asynccontextmanager
@@ -205,7 +229,11 @@ async def open_node(
             progress("opening the network")
             inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
             transport = Loopback(inner, nursery)
-            parts = _Parts(config, genesis, key, transport, store, log, open_clock(), stack, nursery, served, engine)
+            clock, hand_overs = open_clock(), HandOverBook(genesis, store.load)
+            chain = await open_used_chain(config, genesis, key)
+            parts = _Parts(
+                config, genesis, hand_overs, chain, key, transport, store, log, clock, stack, nursery, served, engine
+            )
             node = await parts.start_roles()
             await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
             yield node
@@ -284,6 +312,10 @@ class _Parts:
 
     config: NodeConfig
     genesis: Genesis
+    hand_overs: HandOverBook
+    """The committees, as far as the roles that run none know them."""
+    chain: Chain | None
+    """None where no role has to do with one."""
     key: NodeKey
     transport: Transport
     store: NodeStore
@@ -297,26 +329,37 @@ class _Parts:
     async def start_roles(self) -> Node:
         """Start each role's machine on a driver of its own; they share the transport and the advert book."""
         book = AdvertBook(self.genesis.params, secrets.token_bytes(16))
-        node = Node(self.config, self.genesis, self.transport, book, None, None, None, self.clock(), self.clock)
+        started_ms, store = self.clock(), self.hand_overs.store
+        node = Node(self.config, self.genesis, self.transport, book, None, None, None, started_ms, self.clock, store)
         if "router" in self.config.node.roles:
             node.router, node.hand_in = await self._start_router(book)
         if "miner" in self.config.node.roles:
             node.miner = await self._start_miner()
         if self.signer_log is not None:
             node.oracle = await self._start_oracle(self.signer_log, book)
+            node.hand_overs = node.oracle.hand_overs
             node.hand_in = node.oracle.hand_in
+        if self.config.router.inbox and self.chain is not None:
+            node.inbox = self._start_inbox(self.chain, node.addresses[0])
         await self._start_peer(book)
         return node
 
     async def _start_router(self, book: AdvertBook) -> tuple[RouterMachine, Callable[[Submit], None]]:
         numbers = await _assignment_numbers(self.store, self.clock())
         addresses = tuple(self.transport.addresses)
-        followed = self.genesis if self.genesis.committee else None
+        followed = self.hand_overs if self.genesis.committee else None
         settings = RouterSettings(self.key.node_id, addresses, self.genesis.to_json(), numbers, followed)
         params = _local_params(self.config, self.genesis.params)
         machine = RouterMachine(settings, self.genesis.domain(), params, self.key.sign, book)
         driver = await self._drive(machine)
         return machine, lambda submit: driver.dispatch(HandIn(submit))
+
+    def _start_inbox(self, chain: Chain, address: RouterAddress) -> InboxRole:
+        """What the router is asked on the chain; its own client goes by ``address``."""
+        section, domain, trust = self.config.router, self.genesis.domain(), self.hand_overs.trust
+        inbox = InboxRole(section, domain, self.key, self.transport, self.store, trust, chain)
+        self.nursery.start_soon(inbox.run, address)
+        return inbox
 
     async def _start_miner(self) -> MinerMachine:
         offers = {offer.manifest.digest(): offer for offer in self.served.offers}
@@ -326,6 +369,7 @@ class _Parts:
             os.urandom(16),
             await load_kept_bids(self.store),
             self.genesis,
+            self.hand_overs,
             os.urandom(32),
             await load_results(self.store),
             self.config.miner.owner,
@@ -338,7 +382,7 @@ class _Parts:
 
     async def _start_answers(self, models: tuple[ModelDigest, ...]) -> Driver:
         """What the miner's testers are answered by."""
-        settings = AnswerSettings(self.key.node_id, models, self.genesis.committee, self.served.build)
+        settings = AnswerSettings(self.key.node_id, models, self.hand_overs, self.served.build)
         machine = AnswerMachine(settings, self.genesis.domain(), self.genesis.params)
         return await self._drive(machine, partial(self._generating, {}))
 
@@ -348,16 +392,21 @@ class _Parts:
 
     async def _start_oracle(self, log: SignerLog, book: AdvertBook) -> Oracle:
         machine = await make_machine(self.key.node_id, self.key.sign, self.genesis, self.store, log, self.clock)
-        driver = await self._drive(machine, records=OracleRecords(self.store, log))
+        kept = CheckpointBook(self.store, machine.results.recent.get)
+        settling = Settling(self.chain, self.genesis, self.key, kept.keep)
+        driver = await self._drive(machine, settling.performers, records=OracleRecords(self.store, log))
         await self._start_tester(machine, book, driver.dispatch)
-        return Oracle(machine, self.genesis.params, driver.dispatch, self.clock)
+        watch = settling.watch(machine, driver.dispatch)
+        if watch is not None:
+            self.nursery.start_soon(watch.run)
+        return Oracle(machine, self.genesis.params, driver.dispatch, self.clock, kept, watch)
 
     async def _start_tester(self, oracle: OracleMachine, book: AdvertBook, report: Perform) -> None:
         """The oracle's tests of miners, if it holds a model to test with."""
         models = await trio.to_thread.run_sync(models_held, self.config)
         if not models:
             return
-        settings = TesterSettings(self.key.node_id, len(self.genesis.committee))
+        settings = TesterSettings(self.key.node_id, oracle.results.hand_overs.store)
         machine = TesterMachine(settings, self.genesis.domain(), self.genesis.params, self.key.sign)
         driver = await self._drive(machine, partial(testing, models, self.open_engine, self.nursery, report))
         calls = CallBook(self.key.node_id, models, partial(offered, book))

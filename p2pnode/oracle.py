@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from p2pnode.chain_watch import ChainWatch
+from p2pnode.checkpoint_book import CheckpointBook
 from p2pnode.clock import Clock
 from p2pnode.ledger_answers import LedgerAnswers
 from p2pnode.oracle_records import claim_store, stored_epoch
@@ -18,6 +20,7 @@ from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Sign
 from protocol.ledger import Ledger
+from protocol.light.handovers import HandOverStore
 from protocol.messages.results import Content, Submit
 from protocol.roles.oracle import Include, OracleMachine, OracleSettings
 
@@ -54,17 +57,36 @@ class Oracle:
     """An oracle at work, as the node's operator sees it."""
 
     def __init__(
-        self, machine: OracleMachine, params: Params, dispatch: Callable[[object], None], clock: Clock
+        self,
+        machine: OracleMachine,
+        params: Params,
+        dispatch: Callable[[object], None],
+        clock: Clock,
+        book: CheckpointBook,
+        chain: ChainWatch | None = None,
     ) -> None:
         self._machine = machine
+        self._book = book
+        self._chain = chain
         self._params = params
         self._dispatch = dispatch
         self._clock = clock
-        self._ledger = LedgerAnswers(params, machine.results.outcomes, lambda: machine.results.final)
+        self._ledger = LedgerAnswers(
+            params, machine.results.outcomes, machine.results.earnings, lambda: machine.results.final
+        )
+
+    @property
+    def hand_overs(self) -> HandOverStore:
+        """How the committees came about."""
+        return self._machine.results.hand_overs.store
 
     def ledger(self, question: str) -> dict[str, Any]:
         """What the ledger holds. Raises LedgerQuestionError."""
         return self._ledger.answer(question)
+
+    def checkpoint(self, question: str) -> dict[str, Any]:
+        """What is kept of checkpoints. Raises CheckpointError."""
+        return self._book.answer(question)
 
     def hand_in(self, submit: Submit) -> None:
         """What somebody signed for the ledger goes out in a batch of this oracle's."""
@@ -104,7 +126,12 @@ class Oracle:
             "final": machine.simplex.tree.base.header.height,
             "signing": machine.signing,
             "results": machine.results.load(),
+            **self._settles(),
         }
+
+    def _settles(self) -> dict[str, Any]:
+        """How far the chain has come, where this oracle looks at one."""
+        return {} if self._chain is None else {"chain": self._chain.status()}
 
     def committee(self) -> dict[str, Any]:
         """Who is in it, what they are at, and how long it takes."""
@@ -130,6 +157,7 @@ class Oracle:
             "gap_ms": _percentiles([block.gap_ms for block in list(machine.history.blocks)[1:]]),
             "batches_waiting": len(simplex.waiting),
             "evidence": machine.news.evidence,
+            **self._settles(),
         }
 
     def _members(self, now_ms: int) -> list[dict[str, Any]]:

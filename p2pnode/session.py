@@ -139,12 +139,18 @@ class Session:
         *,
         sampling: SamplingParams | None = None,
         seed: bytes | None = None,
+        nonce: bytes | None = None,
         max_tokens: int = 256,
         timeout_ms: int = TASK_TIMEOUT_MS,
+        transcript: bool = False,
     ) -> AsyncIterator[Answer]:
         """Order an answer. ``seed``: 32 bytes; the same seed and prompt give the same tokens on one build.
 
         After the block its level goes on rising, until the session is closed.
+
+        Args:
+            nonce: 32 bytes that salt the prompt's commitment; None draws them.
+            transcript: The answer is to keep, at its end, all that its result root is computed from.
         """
         turns = (PromptMessage("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
         handle, items = self._client.new_handle(max_tokens)
@@ -153,10 +159,11 @@ class Session:
             session=self._handle,
             messages=turns,
             sampling=sampling or SamplingParams(),
-            nonce=secrets.token_bytes(32),
+            nonce=nonce or secrets.token_bytes(32),
             seed=seed or secrets.token_bytes(32),
             max_tokens=max_tokens,
             timeout_ms=timeout_ms,
+            transcript=transcript,
         )
         self._client.dispatch(ask)
         answer = Answer(lambda: self._client.dispatch(CancelAsk(handle)), items)

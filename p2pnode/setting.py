@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from p2pnode.address import parse_listen_address, parse_multiaddr
 from protocol.core.ids import NodeId
@@ -134,6 +135,20 @@ def announced_address(value: str) -> str:
     if parsed.peer_id is not None or parsed.port == 0:
         raise ValueError(f"names {value}: give a host and a port from 1, without /p2p; the node adds its own")
     return str(parsed)
+
+
+def endpoint(value: str) -> str:
+    """The URL of a JSON-RPC endpoint."""
+    if len(value) > 2_048 or not value.isprintable() or not value.startswith(("http://", "https://")):
+        raise ValueError("names an endpoint that is no URL: it begins with http:// or https://")
+    try:
+        parsed = urlsplit(value)
+        known = parsed.hostname and parsed.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("names an endpoint without a host, or with a port that cannot be")
+    return value
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

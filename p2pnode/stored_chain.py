@@ -7,12 +7,12 @@ from typing import Any
 from p2pnode.oracle_records import stored_genesis
 from p2pnode.store import StoreError, read_store
 from protocol.committee import storage
-from protocol.committee.election import committee_root
 from protocol.committee.epochs import FIRST_EPOCH
 from protocol.committee.members import Committee, make_committee
 from protocol.core.errors import DecodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
+from protocol.light.handovers import hand_over_key, unpack_hand_over
 from protocol.messages.committee import EMPTY_BODY, Block
 
 
@@ -32,11 +32,13 @@ def stored_blocks(folder: Path, last: int | None = None, *, epoch: int | None = 
         raise StoreError(f"the chain in {folder} cannot be read: {error}") from error
 
 
-def stored_members(folder: Path, genesis: Genesis) -> list[tuple[NodeId, ...]]:
-    """The committees that are known without reading the whole chain: the first one and the present one."""
-    state = read_store(folder, storage.STATE).get(storage.STATE)
-    present = [] if state is None else [tuple(map(NodeId, storage.unpack_state(state).members))]
-    return list(dict.fromkeys([genesis.committee, *present]))
+def stored_members(folder: Path, genesis: Genesis, epoch: int) -> tuple[NodeId, ...]:
+    """The committee of an epoch; empty where it is not known here. Raises StoreError."""
+    if epoch == FIRST_EPOCH:
+        return genesis.committee
+    key = hand_over_key(epoch - 1)
+    data = read_store(folder, key).get(key)
+    return () if data is None else tuple(map(NodeId, unpack_hand_over(data).members))
 
 
 def _rows(blocks: Sequence[Block], committees: dict[int, Committee]) -> Iterator[dict[str, Any]]:
@@ -57,16 +59,11 @@ def _rows(blocks: Sequence[Block], committees: dict[int, Committee]) -> Iterator
 
 
 def _committees(folder: Path, blocks: Sequence[Block]) -> dict[int, Committee]:
-    """Of each epoch the committee whose root the epoch before names, as far as it is known who that is."""
+    """The committee of each epoch, as far as it is known who that is."""
     genesis = stored_genesis(folder)
-    if genesis is None or not blocks:
+    if genesis is None:
         return {}
-    before = blocks[0].header.epoch - 1
-    named = [*stored_blocks(folder, 1, epoch=before), *blocks]
-    roots = {block.header.epoch + 1: block.header.next_committee for block in named}
-    roots[FIRST_EPOCH] = committee_root(genesis.committee)
-    by_root: dict[bytes, tuple[NodeId, ...]] = {
-        committee_root(members): members for members in stored_members(folder, genesis)
-    }
+    epochs = dict.fromkeys(block.header.epoch for block in blocks)
+    known = {epoch: stored_members(folder, genesis, epoch) for epoch in epochs}
     network = genesis.network_id()
-    return {epoch: make_committee(network, epoch, by_root[root]) for epoch, root in roots.items() if root in by_root}
+    return {epoch: make_committee(network, epoch, members) for epoch, members in known.items() if members}

@@ -1,8 +1,8 @@
 """A network of several processes on this machine: routers, miners and oracles, each with a folder and a log.
 
-The keys of oracles and miners are made first, as the genesis names them, and one for a client, to whom it gives a
-balance. It stands beside the folders: a testnet that is started again in its folder is the same network, and its
-oracles go on where they stopped.
+The keys of oracles and miners are made first, as the genesis names them, and one for a client, who is given a balance.
+A testnet that is started again in its folder is the same network: its oracles go on where they stopped, and so does the
+chain that it settles on, if it has one.
 
 Children are in sessions of their own, so Ctrl-C reaches only the parent, which takes them down in order; and each
 ends by itself when its standard input closes, so none outlives a parent that was killed.
@@ -16,29 +16,43 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from p2pnode.control import SOCKET, ControlError, ask_control
-from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore, write_keystore
+from p2pnode.testnet_folder import (
+    CLIENT_KEYSTORE,
+    KEYSTORE,
+    TestnetFolder,
+    client_key,
+    make_key,
+    miner_name,
+    oracle_name,
+    router_name,
+)
 from p2pnode.transport.unwrap import unwrapped
-from protocol.core.errors import P2PNodeError, ParameterError
-from protocol.core.genesis import Genesis, parse_genesis
+from protocol.core.errors import P2PNodeError
+from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.core.params import Params
+from protocol.messages.adverts import Role
+
+if TYPE_CHECKING:
+    # A testnet without a chain starts without it.
+    from p2pnode.testnet_chain import ChainPlan, TestnetChain
+
+__all__ = ["KEYSTORE", "Child", "Testnet", "TestnetError", "TestnetPlan", "client_key", "make_key", "open_testnet"]
 
 NODE_MODULE = "p2pnode.cli.entry"
-GENESIS_FILE = "genesis.json"
-KEYSTORE = "node-key.json"
-CLIENT_KEYSTORE = "client.json"
-"""The key of a client with a balance, beside the nodes' folders."""
 CLIENT_WEI = 10**9
 """What the genesis gives it."""
 TESTNET = "testnet"
 """What a testnet's network is called."""
-HEARTBEAT_MS = 1_500
+QUICK = Params(heartbeat_ms=1_500)
 """Of a testnet: a person who looks should see the height rise."""
+QUICK_ON_CHAIN = replace(QUICK, anchor_stride=2, checkpoint_ms=2_000, turn_ms=4_000)
+"""And see answers get settled: a local chain makes a block a second."""
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
@@ -76,6 +90,12 @@ class TestnetPlan:
     """Whether the genesis lists the miners as if tested; if not, they enlist and the oracles test them first."""
     oracle_module: str = NODE_MODULE
     """What runs an oracle; a test puts one here that writes down what it hears."""
+    members: int = 0
+    """How many of the oracles, the first ones, are the genesis committee; 0: all."""
+    chain: "ChainPlan | None" = None
+    """The chain that is started with it, and what its contracts are deployed with; None: nothing settles."""
+    inbox: bool = False
+    """Whether its routers answer what is asked through the inbox on that chain."""
 
 
 class Child:
@@ -110,7 +130,10 @@ class Testnet:
     def __init__(self, plan: TestnetPlan) -> None:
         self.plan = plan
         self.children: list[Child] = []
+        self.chain: TestnetChain | None = None
+        """Where it settles, once it is started; None where it does not."""
         self._genesis = ""
+        self._folder = TestnetFolder(plan.folder, plan.password)
 
     @property
     def router(self) -> Child:
@@ -141,6 +164,11 @@ class Testnet:
     def client_keystore(self) -> Path | None:
         """The key of a client with a balance; None where there is no ledger."""
         return self.plan.folder / CLIENT_KEYSTORE if self.plan.oracles else None
+
+    @property
+    def rpc(self) -> Sequence[str]:
+        """Where a client asks the chain itself; nowhere where nothing settles."""
+        return [] if self.chain is None else [self.chain.url]
 
     def committee(self) -> dict[str, Any] | None:
         """What the first oracle that answers says of the committee; None if there is none."""
@@ -177,15 +205,16 @@ class Testnet:
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start all nodes and wait until every router knows every miner, and the oracles sign. Raises TestnetError."""
+        await trio.to_thread.run_sync(self._open_chain)
         self._genesis = await trio.to_thread.run_sync(self._prepare)
-        for number in range(1, self.plan.routers + 1):
-            name = "router" if number == 1 else f"router-{number}"
-            router = await self._spawn(name, ["router"], [self.address] if number > 1 else [])
-            nursery.start_soon(_drain, router)
-            await self._await_ready(router)
-        for number in range(1, self.plan.miners + 1):
-            child = await self._spawn(miner_name(number), ["miner"], list(self.addresses))
-            nursery.start_soon(_drain, child)
+        async with trio.open_nursery() as first:
+            # The contracts, and what pays for an oracle's transactions, are there before the oracle is.
+            if self.chain is not None and self.plan.inbox:
+                # Then before the routers are, too.
+                await trio.to_thread.run_sync(self._introduce)
+            elif self.chain is not None:
+                first.start_soon(trio.to_thread.run_sync, self._introduce)
+            await self._start_routers_and_miners(nursery)
         for number in range(1, self.plan.oracles + 1):
             child = await self._spawn(oracle_name(number), ["oracle"], list(self.addresses))
             nursery.start_soon(_drain, child)
@@ -193,10 +222,21 @@ class Testnet:
             await self._await_ready(child)
         for router in self.routers:
             await self._await_miners(router)
-        for oracle in self.oracles:
+        for oracle in self.oracles[: self.plan.members or self.plan.oracles]:
             await self._await_signing(oracle)
         for router in self.routers if self.plan.oracles else ():
             await self._await_pool(router)
+        if self.chain is not None:
+            await self._await_deposit()
+
+    async def _start_routers_and_miners(self, nursery: trio.Nursery) -> None:
+        for number in range(1, self.plan.routers + 1):
+            router = await self._spawn(router_name(number), ["router"], [self.address] if number > 1 else [])
+            nursery.start_soon(_drain, router)
+            await self._await_ready(router)
+        for number in range(1, self.plan.miners + 1):
+            child = await self._spawn(miner_name(number), ["miner"], list(self.addresses))
+            nursery.start_soon(_drain, child)
 
     async def restart_oracle(self, child: Child, nursery: trio.Nursery) -> Child:
         """Start an oracle that ended once more, in the folder that it left. Raises TestnetError."""
@@ -209,37 +249,46 @@ class Testnet:
 
     def _prepare(self) -> str:
         """Make the keys and the genesis that names them; gives what the nodes are told of it."""
-        genesis = self.plan.genesis or Genesis(TESTNET, params=Params(heartbeat_ms=HEARTBEAT_MS))
-        if not self.plan.oracles:
-            return "" if self.plan.genesis is None else self._written(genesis)
-        oracles = self._keys([oracle_name(number) for number in range(1, self.plan.oracles + 1)])
-        listed = self.plan.miners if self.plan.miners_listed else 0
-        miners = self._keys([miner_name(number) for number in range(1, listed + 1)])
-        client = client_key(self.plan.folder, self.plan.password).node_id
+        plan, folder = self.plan, self._folder
+        genesis = plan.genesis or Genesis(TESTNET, params=QUICK if plan.chain is None else QUICK_ON_CHAIN)
+        if not plan.oracles:
+            return "" if plan.genesis is None else folder.write(genesis)
+        oracles = folder.node_ids(oracle_name, plan.oracles)
+        miners = folder.node_ids(miner_name, plan.miners if plan.miners_listed else 0)
         made = replace(
             genesis,
-            committee=oracles,
-            allocation=tuple(sorted({client: CLIENT_WEI, **dict(genesis.allocation)}.items())),
+            committee=oracles[: plan.members or len(oracles)],
+            allocation=tuple(sorted(self._money().items())),
             miners=tuple(sorted({*genesis.miners, *miners})),
         )
-        return self._written(self._earlier(made) or made)
+        if self.chain is not None:
+            made = replace(made, chain_id=self.chain.chain_id, allocation=())
+        genesis = folder.earlier(made) or made
+        return folder.write(genesis if self.chain is None else self.chain.named(genesis))
 
-    def _keys(self, names: Sequence[str]) -> tuple[NodeId, ...]:
-        return tuple(make_key(self.plan.folder / name, self.plan.password).node_id for name in names)
+    def _money(self) -> dict[NodeId, int]:
+        """What accounts begin with: by the genesis, or by deposits where there is a chain."""
+        given = () if self.plan.genesis is None else self.plan.genesis.allocation
+        return {self._folder.client().node_id: CLIENT_WEI, **dict(given)}
 
-    def _earlier(self, made: Genesis) -> Genesis | None:
-        """The folder's network, if it is the same but for its miners: those that came later have to be tested."""
-        with suppress(OSError, ParameterError, UnicodeDecodeError):
-            earlier = parse_genesis((self.plan.folder / GENESIS_FILE).read_text(encoding="utf-8"))
-            if replace(earlier, miners=made.miners) == made:
-                return earlier
-        return None
+    def _open_chain(self) -> None:
+        """Start it, if the plan has one. Raises ChainError."""
+        if self.plan.chain is not None and self.plan.oracles:
+            from p2pnode.testnet_chain import open_testnet_chain
 
-    def _written(self, genesis: Genesis) -> str:
-        path = self.plan.folder / GENESIS_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(genesis.to_json(), encoding="utf-8")
-        return str(path)
+            self.chain = open_testnet_chain(self.plan.folder, self.plan.chain)
+
+    def _introduce(self) -> None:
+        """Deploy the contracts, register all nodes with stake, and pay in. Raises ChainError."""
+        assert self.chain is not None
+        plan = self.plan
+        names: list[tuple[str, Role]] = [
+            *((router_name(number), "router") for number in range(1, plan.routers + 1)),
+            *((miner_name(number), "miner") for number in range(1, plan.miners + 1)),
+            *((oracle_name(number), "oracle") for number in range(1, plan.oracles + 1)),
+        ]
+        nodes = [(self._folder.key(name), role) for name, role in names]
+        self.chain.introduce(self._folder.genesis(), nodes, self._money())
 
     async def _spawn(self, name: str, roles: list[str], bootstrap: list[str]) -> Child:
         folder = self.plan.folder / name
@@ -278,6 +327,9 @@ class Testnet:
             settings["P2PNODE_NETWORK_BOOTSTRAP"] = ",".join(bootstrap)
         if self._genesis:
             settings["P2PNODE_NETWORK_GENESIS"] = self._genesis
+        if self.chain is not None:
+            settings["P2PNODE_CHAIN_URLS"] = self.chain.url
+            settings["P2PNODE_ROUTER_INBOX"] = str(self.plan.inbox).lower()
         return settings
 
     async def _await_ready(self, child: Child) -> None:
@@ -308,6 +360,18 @@ class Testnet:
                 await trio.sleep(POLL_S)
         raise TestnetError(f"{router.name} did not learn of the node pool", hint=f"its log: {router.log}")
 
+    async def _await_deposit(self) -> None:
+        """What was paid in is on the ledger."""
+        client = self._folder.client().node_id
+        with trio.move_on_after(READY_TIMEOUT_S):
+            while True:
+                oracle = self.oracles[0]
+                answer = await trio.to_thread.run_sync(oracle.ask, f"ledger:account:0x{client.hex()}")
+                if answer["record"] is not None:
+                    return
+                await trio.sleep(POLL_S)
+        raise TestnetError("the oracles did not take in the client's deposit", hint=f"a log: {oracle.log}")
+
     async def _await_signing(self, oracle: Child) -> None:
         with trio.move_on_after(READY_TIMEOUT_S):
             while True:
@@ -333,6 +397,8 @@ class Testnet:
                 await child.process.stdin.aclose()
             if child.process.stdout is not None:
                 await child.process.stdout.aclose()
+        if self.chain is not None:
+            await trio.to_thread.run_sync(self.chain.close)
 
 
 async def _drain(child: Child) -> None:
@@ -347,30 +413,6 @@ async def _drain(child: Child) -> None:
                     child.ready = json.loads(buffer.partition(b"\n")[0])
     except (trio.ClosedResourceError, trio.BrokenResourceError):
         return
-
-
-def oracle_name(number: int) -> str:
-    """Of the oracles, from 1; also the name of its folder."""
-    return f"oracle-{number}"
-
-
-def miner_name(number: int) -> str:
-    """Of the miners, from 1; also the name of its folder."""
-    return f"miner-{number}"
-
-
-def client_key(folder: Path, password: str = "") -> NodeKey:
-    """The key of a testnet's client, made if there is none. It is no node's: nothing that it signs needs a log."""
-    path = folder / CLIENT_KEYSTORE
-    if not path.exists():
-        write_keystore(path, NodeKey.generate(), password, scrypt_n=SCRYPT_N_TESTNET)
-    return read_keystore(path, password)
-
-
-def make_key(folder: Path, password: str = "") -> NodeKey:
-    """The key of a node that is to work in a folder, made with its signer log if there is none."""
-    path = folder / KEYSTORE
-    return read_keystore(path, password) if path.exists() else create_key(path, password, scrypt_n=SCRYPT_N_TESTNET)
 
 
 def _last_line(log: Path) -> str:

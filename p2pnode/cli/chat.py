@@ -30,7 +30,7 @@ INTERRUPTED = 130
 """The exit status of an answer that was stopped with Ctrl-C."""
 UNCERTAIN = 1
 """The exit status of an answer that is not as certain as was asked."""
-LEVELS = ("streamed", "committed", "certified", "finalized")
+LEVELS = ("streamed", "committed", "certified", "finalized", "settled")
 LEVEL_WAIT_S = 3.0
 """So long a single answer is waited for to become final, where no level was asked for."""
 CONVERSATION_WAIT_S = 1.0
@@ -73,11 +73,14 @@ def configure(subparsers: Any) -> None:
     parser.add_argument(
         "--level", choices=LEVELS, help="wait until the answer is as certain; exit status 1 if it does not get so"
     )
+    parser.add_argument(
+        "--rpc", action="append", metavar="URL", help="an endpoint of the network's chain: see there what is settled"
+    )
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask. Raises MalformedAddress, TransportError, RequestFailed, EmptyPrompt."""
+    """Ask. Raises MalformedAddress, TransportError, RequestFailed, EmptyPrompt, WrongChain."""
     config = config_of(args, {"keys.password_file": args.password_file})
     routers = _routers(args, config)
     sampling = _sampling(args)
@@ -129,7 +132,7 @@ async def _chat(
     from p2pnode.client import connect
 
     key = await _key(args, config)
-    async with connect(*routers, key=key) as net:
+    async with connect(*routers, key=key, rpc=args.rpc or config.chain.urls) as net:
         if args.models:
             _print_models(net, args.json)
             return 0
@@ -147,9 +150,11 @@ async def _chat(
         async with wish as session:
             try:
                 if args.prompt is not None:
-                    return await _once(args, sampling, session, net.certifies)
-                return await _converse(args, sampling, session, net.certifies)
+                    return await _once(args, sampling, session, top_level(net))
+                return await _converse(args, sampling, session, top_level(net))
             finally:
+                if net.look is not None and net.look.trouble:
+                    print(paint(f"the chain cannot be asked: {net.look.trouble}", "dim", sys.stderr), file=sys.stderr)
                 # What `p2pnode explain` reads; it holds neither prompt nor answer.
                 with suppress(OSError):
                     save_record(home(os.environ) / "sessions", session.assigned.session, session.record())
@@ -201,12 +206,19 @@ def _seed(args: argparse.Namespace, turn: int) -> bytes | None:
     return hashlib.sha256(b"p2pnode/seed/1" + turn.to_bytes(4, "big") + args.seed.encode()).digest()
 
 
-async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", certifies: bool) -> int:
+def top_level(net: "LightClient") -> str:
+    """The most that this client can see of an answer."""
+    if net.settles:
+        return LEVELS[4]
+    return LEVELS[3] if net.certifies else LEVELS[0]
+
+
+async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", top: str) -> int:
     from protocol.messages.tasks import PromptMessage
 
     turns = [*_system(args), PromptMessage("user", args.prompt)]
     answer = await _answer(args, sampling, session, turns, 1)
-    certain = await _await_level(args, answer, certifies, LEVEL_WAIT_S)
+    certain = await _await_level(args, answer, top, LEVEL_WAIT_S)
     if args.json:
         print(json.dumps(_as_json(session, answer)))
     if _was_cancelled(answer):
@@ -214,14 +226,16 @@ async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "
     return 0 if certain else UNCERTAIN
 
 
-async def _await_level(args: argparse.Namespace, answer: "Answer", certifies: bool, wait_s: float) -> bool:
+async def _await_level(args: argparse.Namespace, answer: "Answer", top: str, wait_s: float) -> bool:
     """Wait for the level that was asked for, or a moment for the last, and show the answer rise; whether what was asked
     for is there."""
     import trio
 
-    if not certifies:
+    if top == LEVELS[0]:
         return args.level in (None, LEVELS[0])
-    wanted, drawn = LEVELS.index(args.level or LEVELS[-1]), not args.json and sys.stderr.isatty()
+    # A checkpoint is some blocks of the chain away: without being asked nobody waits for it, and it is told later.
+    wanted, drawn = LEVELS.index(args.level or LEVELS[3]), not args.json and sys.stderr.isatty()
+    asked, wanted = wanted, min(wanted, LEVELS.index(top))
     with trio.move_on_after(args.timeout if args.level else wait_s):
         while LEVELS.index(answer.level) < wanted and not answer.against:
             if drawn:
@@ -231,7 +245,7 @@ async def _await_level(args: argparse.Namespace, answer: "Answer", certifies: bo
                 break
     if not args.json:
         print("\r\x1b[K" * drawn + paint(level_line(answer), "dim", sys.stderr), file=sys.stderr)
-    return args.level is None or LEVELS.index(answer.level) >= wanted
+    return args.level is None or LEVELS.index(answer.level) >= asked
 
 
 def level_line(answer: "Answer") -> str:
@@ -344,7 +358,7 @@ def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
     }
 
 
-async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", certifies: bool) -> int:
+async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", top: str) -> int:
     import trio
 
     from protocol.messages.tasks import PromptMessage
@@ -366,7 +380,7 @@ async def _converse(args: argparse.Namespace, sampling: "SamplingParams", sessio
         turns.append(PromptMessage("user", line.strip()))
         answer = await _answer(args, sampling, session, turns, number)
         turns.append(PromptMessage("assistant", answer.text))
-        await _await_level(args, answer, certifies, CONVERSATION_WAIT_S)
+        await _await_level(args, answer, top, CONVERSATION_WAIT_S)
         shown = answer.level
 
 

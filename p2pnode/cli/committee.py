@@ -38,6 +38,8 @@ def _print(committee: dict[str, Any]) -> None:
     print(f"signing  {committee['signing']}")
     print(f"waiting  {committee['batches_waiting']} batches")
     print(f"evidence {committee['evidence']} pieces")
+    for line in chain_lines(committee.get("chain")):
+        print(line)
     rows = []
     for member in committee["members"]:
         heard = "-" if member["heard_ms"] is None else seconds(member["heard_ms"])
@@ -46,6 +48,21 @@ def _print(committee: dict[str, Any]) -> None:
         rows.append([place, member["node"], member["link"], height, lag, heard])
     print(f"\n{committee['quorum']} of {len(rows)} members decide\n")
     print_table(["place", "node", "link", "height", "lag", "heard"], rows)
+
+
+def chain_lines(chain: dict[str, Any] | None) -> list[str]:
+    """How far the chain is that the network settles on; nothing where this oracle looks at none."""
+    if chain is None:
+        return []
+    at = f"final block {chain['finalized']}, the ledger is anchored at {chain['anchor']}, {chain['lag_blocks']} behind"
+    last = chain["checkpoint"]
+    settled = "none yet" if last is None else f"{last['epoch']}/{last['height']}"
+    if chain["ahead"] is not None:
+        settled += f", the committee is {chain['ahead']} heights ahead"
+    lines = [f"chain    {at}", f"settled  {settled}; {chain['transactions']} transactions under way"]
+    if chain["last"]:
+        lines.append(f"         last: {chain['last']}")
+    return [*lines, f"         {paint('trouble', 'red')}: {chain['trouble']}"] if chain["trouble"] else lines
 
 
 def seconds(duration_ms: int) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2pnode.cli.options import add_json_option
+from p2pnode.cli.options import add_chain_option, add_json_option
 from p2pnode.cli.output import paint
 from p2pnode.config import load_config
 from protocol.core.errors import P2PNodeError
@@ -38,6 +38,7 @@ def configure(subparsers: Any) -> None:
     parser.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
     parser.add_argument("--model", default="tiny", metavar="MODEL", help="what they serve (default tiny)")
     parser.add_argument("--max-tokens", type=int, default=160, metavar="N", help="of the answer (default 160)")
+    add_chain_option(parser)
     add_json_option(parser)
 
 
@@ -89,26 +90,34 @@ class _Steps:
 
 
 async def _demo(args: argparse.Namespace, folder: Path) -> None:
+    from p2pnode.cli.demo_chain import show_settled, tell_chain
     from p2pnode.cli.demo_committee import show_committee
     from p2pnode.cli.demo_payments import balances, show_payments
+    from p2pnode.cli.testnet import chain_plan
     from p2pnode.client import connect
     from p2pnode.testnet import TestnetPlan, client_key, open_testnet
 
     steps = _Steps(args.json)
-    plan = TestnetPlan(folder, args.miners, args.model, oracles=ORACLES)
+    plan = TestnetPlan(
+        folder, args.miners, args.model, oracles=ORACLES, chain=chain_plan(args.chain or "auto", ORACLES)
+    )
     if not args.json:
         what = f"a router, {args.miners} miners and {ORACLES} oracles, each its own process"
-        print(paint(f"starting {what} …", "dim"), flush=True)
+        on = "" if plan.chain is None else ", and a chain to settle on"
+        print(paint(f"starting {what}{on} …", "dim"), flush=True)
     async with open_testnet(plan) as testnet:
+        tell_chain(steps.done, testnet)
         steps.done("network up", f"{args.miners} miners known to the router, {ORACLES} oracles sign")
         key, before = client_key(folder), await balances(testnet)
-        async with connect(testnet.address, key=key) as net:
+        async with connect(testnet.address, key=key, rpc=testnet.rpc) as net:
             steps.done("light client connected", f"network {net.genesis.network_id().hex()[:16]}")
             async with net.session(args.model, tokens=args.max_tokens) as session:
                 _tell_auction(steps, session)
-                await _ask(args, steps, session, args.prompt)
+                answers = [await _ask(args, steps, session, args.prompt)]
                 if args.miners > 1:
-                    await _survive_a_killed_miner(args, steps, session, testnet)
+                    answers.append(await _survive_a_killed_miner(args, steps, session, testnet))
+                if testnet.chain is not None:
+                    await show_settled(steps.done, testnet, answers)
         steps.done("session closed")
         await show_payments(steps.done, testnet, session.id, key.node_id, before)
         await show_committee(steps.done, testnet)
@@ -125,7 +134,7 @@ def _tell_auction(steps: _Steps, session: Any) -> None:
     steps.done("lease granted", f"miner {session.miner.hex()[:8]}, {place}, pick recomputed here")
 
 
-async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: str) -> None:
+async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: str) -> Any:
     started = time.perf_counter()
     async with session.ask(prompt, max_tokens=args.max_tokens) as answer:
         first = True
@@ -142,6 +151,7 @@ async def _ask(args: argparse.Namespace, steps: _Steps, session: Any, prompt: st
     detail = f"{tokens} tokens in {answer.finish.frames} frames, {rate:.0f} tokens/s, reason {reason}"
     steps.done("signed end verified", f"{detail}, level streamed")
     await _rise(steps, answer)
+    return answer
 
 
 async def _rise(steps: _Steps, answer: Any) -> None:
@@ -157,12 +167,12 @@ async def _rise(steps: _Steps, answer: Any) -> None:
         while len(answer.levels) < len(LEVELS) and await answer.changed():
             pass
     what = {"committed": "the miner's, opened", "certified": "oracles agree", "finalized": "is the block"}
-    for step in answer.levels:
+    for step in (reached for reached in answer.levels if reached.level in LEVELS):
         detail = " ".join(part for part in (step.detail, what[step.level]) if part)
         steps.done(step.level, f"{step.after_ms} ms after the signed end: {detail}")
 
 
-async def _survive_a_killed_miner(args: argparse.Namespace, steps: _Steps, session: Any, testnet: Any) -> None:
+async def _survive_a_killed_miner(args: argparse.Namespace, steps: _Steps, session: Any, testnet: Any) -> Any:
     """Kill the miner in the middle of an answer; the answer must be the one it would have given."""
     seed = bytes(32)
     async with session.ask(STORY, max_tokens=args.max_tokens, seed=seed) as undisturbed:
@@ -188,3 +198,4 @@ async def _survive_a_killed_miner(args: argparse.Namespace, steps: _Steps, sessi
         raise DemoError("the answer differs from the one without a killed miner")
     steps.done("same answer", f"{len(answer.token_ids)} tokens in {len(answer.heads)} signed segments, as undisturbed")
     await _rise(steps, answer)
+    return answer

@@ -1,12 +1,14 @@
 """``p2pnode ledger``: what accounts, sessions and miners have, from an oracle; with ``--prove``, checked here.
 
-The proof leads from the record to the header that 2f+1 members of the committee signed. Whose committee that is the
-genesis says: it is taken from ``--genesis``, or else from the oracle that is asked, which is then said.
+The proof leads from the record to the header that 2f+1 members of the committee signed. The first committee is that of
+the genesis, which is taken from ``--genesis``, or else from the oracle that is asked, which is then said; hand-overs lead
+from it to the others.
 """
 
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +19,17 @@ from protocol.core.errors import P2PNodeError
 
 if TYPE_CHECKING:
     from protocol.core.genesis import Genesis
+    from protocol.light.headers import HeaderTrust
 
 RECORDS = {
     "account": "ADDRESS, its first digits, or a key file",
     "session": "session id or its first digits",
     "miner": "node id or its first digits",
+    "node": "of the registry: node id or its first digits",
     "name": "of a model in the registry",
     "outcome": "its number, from 0",
 }
-LISTS = ("pool", "sessions", "registry")
+LISTS = ("pool", "sessions", "nodes", "registry")
 WAIT_S = 10.0
 POLL_S = 0.2
 
@@ -131,8 +135,8 @@ def _short(name: str, value: Any) -> str:
 
 def _check(args: argparse.Namespace, config: NodeConfig, answer: dict[str, Any]) -> list[str]:
     """Check what was told against the certified header; what was checked, line by line. Raises LedgerError."""
+    from p2pnode.hand_over_answers import asked_trust
     from protocol.core.codec import unpack
-    from protocol.light.headers import HeaderTrust
     from protocol.messages.committee import Certified
 
     if "proof" not in answer:
@@ -140,13 +144,16 @@ def _check(args: argparse.Namespace, config: NodeConfig, answer: dict[str, Any])
     genesis, named = _genesis(args, config)
     try:
         certified = unpack(Certified, bytes.fromhex(answer["certified"]), limit_bytes=Certified.LIMIT_BYTES)
-        header = HeaderTrust(genesis).check(certified)
-        told = _check_outcome(genesis, answer) if args.what == "outcome" else _check_record(args, answer, header)
+        trust = asked_trust(genesis, certified.certificate.epoch, partial(_ask, config))
+        header = trust.check(certified)
+        told = _check_outcome(trust, answer) if args.what == "outcome" else _check_record(args, answer, header)
     except (P2PNodeError, ValueError) as error:
         raise LedgerError(f"the proof does not hold: {error}", hint="trust nothing that this oracle says") from error
-    members, quorum = len(genesis.committee), len(certified.certificate.signatures)
+    members, quorum = len(trust.members_of(header.epoch)), len(certified.certificate.signatures)
+    led = [f"{header.epoch - 1} hand-overs lead to that of epoch {header.epoch}"] if header.epoch > 1 else []
     return [
-        f"the committee is that of network {genesis.network_id().hex()[:16]}, {named}",
+        f"the first committee is that of network {genesis.network_id().hex()[:16]}, {named}",
+        *led,
         f"{quorum} of its {members} members finalized block {header.epoch}/{header.height}",
         *told,
     ]
@@ -172,7 +179,7 @@ def _check_record(args: argparse.Namespace, answer: dict[str, Any], header: Any)
     from protocol.messages.results import LedgerProof
 
     proof = unpack(LedgerProof, bytes.fromhex(answer["proof"]), limit_bytes=1 << 16)
-    section = {"account": 0, "session": 1, "miner": 2, "name": 3}[args.what]
+    section = {"account": 0, "session": 1, "miner": 2, "name": 3, "node": 8}[args.what]
     key = answer["key"].encode() if args.what == "name" else bytes.fromhex(answer["key"].removeprefix("0x"))
     if (proof.section, proof.key) != (section, key) or not verify_ledger_proof(header, proof):
         raise LedgerError("it does not lead to the header's ledger root")
@@ -182,14 +189,13 @@ def _check_record(args: argparse.Namespace, answer: dict[str, Any], header: Any)
     return [f"the ledger root of that block holds, after {len(proof.siblings)} hashes: {what}"]
 
 
-def _check_outcome(genesis: "Genesis", answer: dict[str, Any]) -> list[str]:
+def _check_outcome(trust: "HeaderTrust", answer: dict[str, Any]) -> list[str]:
     from protocol.core.codec import unpack
-    from protocol.light.headers import HeaderTrust
     from protocol.light.news import check_outcome
     from protocol.messages.results import OutcomeNews
 
     news = unpack(OutcomeNews, bytes.fromhex(answer["proof"]), limit_bytes=OutcomeNews.LIMIT_BYTES)
-    check_outcome(HeaderTrust(genesis), news)
+    check_outcome(trust, news)
     shown_root, index = answer["record"]["root"], answer["record"]["index"]
     if (news.outcome.root.hex(), news.proof.index) != (shown_root, index):
         raise LedgerError("it is of another outcome than was shown")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from p2pnode.config import NodeConfig, load_config
+from p2pnode.sections import LOCAL_CHAINS
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def add_chain_option(parser: argparse.ArgumentParser) -> None:
+    """``--chain``: what a testnet settles on."""
+    parser.add_argument(
+        "--chain",
+        choices=LOCAL_CHAINS,
+        help="the chain that it settles on: anvil, embedded, none; auto: anvil where installed (default auto)",
+    )
 
 
 def config_of(args: argparse.Namespace, overrides: Mapping[str, object] | None = None) -> NodeConfig:

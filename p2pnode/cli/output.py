@@ -17,6 +17,8 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", 
 PROGRESS_AFTER_S = 0.5
 """Work that is done sooner shows no progress."""
 PROGRESS_EVERY_S = 0.1
+WAITING_AFTER_S = 1.0
+"""A wait that is shorter is not shown."""
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
@@ -126,3 +128,30 @@ class ProgressLine:
         if self._drawn:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+class WaitLine:
+    """One line on a terminal's stderr that says what is waited for, and since when; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._since = time.monotonic()
+        self._drawn = False
+
+    def __enter__(self) -> "WaitLine":
+        return self
+
+    def __call__(self, what: str) -> None:
+        """Something is waited for."""
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._since = what, now
+        if sys.stderr.isatty() and now - self._since >= WAITING_AFTER_S:
+            self._drawn = True
+            sys.stderr.write(f"\r\x1b[K{paint(f'{what} … {now - self._since:.0f} s', 'dim', sys.stderr)}")
+            sys.stderr.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

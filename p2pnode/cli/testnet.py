@@ -4,13 +4,17 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from p2pnode.cli.options import add_json_option
+from p2pnode.cli.options import add_chain_option, add_json_option
 from p2pnode.cli.output import paint, print_json, print_table
 from p2pnode.config import DEVNET, NodeConfig, load_config
+
+if TYPE_CHECKING:
+    from chain.localchain import Kind
+    from p2pnode.testnet import Testnet
+    from p2pnode.testnet_chain import ChainPlan
 
 LINE_EVERY_S = 0.5
 
@@ -26,6 +30,7 @@ def configure(subparsers: Any) -> None:
     up.add_argument("--oracles", type=int, metavar="N", help="how many oracles: 0, 4, 7, 10 or 13 (default 4)")
     up.add_argument("--model", metavar="MODEL", help="what the miners serve (default tiny)")
     up.add_argument("--slots", type=int, metavar="N", help="slots of each miner (default 4)")
+    add_chain_option(up)
     up.add_argument("--folder", type=Path, metavar="FOLDER", help="where the nodes live (default: a new temporary one)")
     add_json_option(up)
 
@@ -38,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         "testnet.oracles": args.oracles,
         "miner.model": args.model,
         "miner.slots": args.slots,
+        "testnet.chain": args.chain,
     }
     config = load_config(args.config, overrides={key: value for key, value in given.items() if value is not None})
     if args.folder is None and args.config is not None:
@@ -47,6 +53,15 @@ def run(args: argparse.Namespace) -> int:
 
     trio.run(_up, args, config, folder.absolute())
     return 0
+
+
+def chain_plan(kind: str, oracles: int) -> "ChainPlan | None":
+    """The chain that a testnet is started with; none where nobody would settle."""
+    if kind == "none" or not oracles:
+        return None
+    from p2pnode.testnet_chain import ChainPlan
+
+    return ChainPlan(cast("Kind", kind))  # the configuration has checked it
 
 
 async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> None:
@@ -65,6 +80,8 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
         genesis=None if config.network.genesis == DEVNET else config.genesis(),
         password=config.password(),
         price_wei=config.miner.price_wei or 1,
+        chain=chain_plan(config.testnet.chain, config.testnet.oracles),
+        inbox=config.router.inbox,
     )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -75,9 +92,10 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
             async with open_testnet(plan) as testnet:
                 statuses = testnet.statuses()
                 if args.json:
-                    print_json({child.name: {**status, "log": str(child.log)} for child, status in statuses})
+                    rows: dict[str, Any] = {child.name: {**status, "log": str(child.log)} for child, status in statuses}
+                    print_json({**rows, **_chain_row(testnet)})
                 else:
-                    _print(testnet.addresses, statuses, testnet.client_keystore)
+                    _print(testnet, statuses)
                 sys.stdout.flush()
                 with _HeightLine(testnet) as line:
                     nursery.start_soon(line.run)
@@ -128,8 +146,13 @@ async def _stop_on_signal(signals: Any, stop: Any) -> None:
         return
 
 
-def _print(addresses: Sequence[str], statuses: Any, client: Path | None) -> None:
-    rows = []
+def _chain_row(testnet: "Testnet") -> dict[str, Any]:
+    chain = testnet.chain
+    return {} if chain is None else {"chain": {"kind": chain.kind, "url": chain.url, "chain_id": chain.chain_id}}
+
+
+def _print(testnet: "Testnet", statuses: Any) -> None:
+    client, chain, rows = testnet.client_keystore, testnet.chain, []
     for child, status in statuses:
         slots = str(status.get("miner", {}).get("slots", "-"))
         height = str(status.get("oracle", {}).get("height", "-"))
@@ -137,10 +160,13 @@ def _print(addresses: Sequence[str], statuses: Any, client: Path | None) -> None
         rows.append([child.name, status.get("node", "?")[:12], peers, slots, height, str(child.log)])
     print_table(["node", "id", "peers", "slots", "height", "log"], rows)
     print()
-    for address in addresses:
+    for address in testnet.addresses:
         print(f"router:  {address}")
+    if chain is not None:
+        print(f"chain:   {chain.kind} at {chain.url}, chain id {chain.chain_id}")
     paying = [] if client is None else [f"--key {client}"]
-    print(" ".join(["ask it:  p2pnode chat", *(f"--router '{address}'" for address in addresses), *paying]))
+    paying += [] if chain is None else [f"--rpc {chain.url}"]
+    print(" ".join(["ask it:  p2pnode chat", *(f"--router '{address}'" for address in testnet.addresses), *paying]))
     oracle = next((child for child, status in statuses if "oracle" in status), None)
     if oracle is not None:
         print(f"watch:   p2pnode committee --state-dir {oracle.folder}   (or: p2pnode blocks --follow)")

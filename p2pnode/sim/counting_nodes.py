@@ -17,6 +17,7 @@ from protocol.core.machine import PeerConnected
 from protocol.core.sparse import SparseTree
 from protocol.ledger import Ledger, LedgerState, Section
 from protocol.ledger.pool import genesis_miner
+from protocol.light.handovers import HandOverBook
 from protocol.messages.adverts import Advert
 from protocol.messages.envelope import Envelope, seal
 from protocol.roles.miner import MinerMachine
@@ -102,7 +103,7 @@ class CountingRouter(NodeProgram):
     def start(self, boot: Boot) -> Sequence[Part]:
         """See Program."""
         genesis, book = self.genesis, self.book(boot)
-        followed = genesis if genesis.committee else None
+        followed = HandOverBook(genesis) if genesis.committee else None
         settings = RouterSettings(self.key.node_id, (self.address,), genesis.to_json(), followed=followed)
         machine = RouterMachine(settings, genesis.domain(), genesis.params, self.key.sign, book)
         return _in_the_mesh([Part(machine), self.peer(book)], genesis, boot)

@@ -8,6 +8,7 @@ from p2pnode.sim.host import Host
 from protocol.roles.client import (
     AskTask,
     CancelAsk,
+    CheckpointClaimed,
     ConnectRouter,
     Deliver,
     OpenAsked,
@@ -68,7 +69,7 @@ class EndsOnce(Checker):
 
     def effect(self, drive: Drive, effect: object) -> None:
         """A program is told something."""
-        if not isinstance(effect, Deliver) or isinstance(effect.item, TaskLevel):
+        if not isinstance(effect, Deliver) or isinstance(effect.item, TaskLevel | CheckpointClaimed):
             return  # an answer may rise for long after its end
         host, item = drive.host, effect.item
         request = self._open.get((host.name, effect.handle))

@@ -14,6 +14,7 @@ from typing import Any
 from p2pnode.sim.byzantine import Notes
 from p2pnode.sim.client_script import PRICE_CAP_WEI, ClientProgram, Habits, Visit, Wish
 from p2pnode.sim.committee_node import LOG_MADE
+from p2pnode.sim.committee_plan import follower
 from p2pnode.sim.crypto import Key
 from p2pnode.sim.fast_path import MODEL
 from p2pnode.sim.host import Host, Part, Program
@@ -29,6 +30,7 @@ from p2pnode.sim.scenario import Builder, Scenario, Setup
 from p2pnode.sim.swarm import KINDS, Menu, draw_faults
 from p2pnode.sim.toy_engine import Pace
 from p2pnode.sim.world import World
+from protocol.committee.payload import NextCommittee
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.core.params import Params
@@ -57,10 +59,12 @@ def _build(tuning: Tuning, setup: Setup) -> Scenario:
     world = World(setup.seed, genesis, plan.committee.profile, setup.keys, setup.lines_max)
     world.network.lossy = frozenset({"member"})
     heal_ms = QUIET_HEAL_MS if tuning.quiet else HEAL_MS
-    cast = _Casting(world, plan, keys, rng, heal_ms)
+    everybody = tuple(keys[name].node_id for name in plan.cast.oracles)
+    follow = follower(plan.committee.follow, everybody, plan.committee.size)
+    cast = Casting(world, plan, keys, rng, heal_ms, follow)
     for name in plan.cast.names:
         cast.put(name)
-    world.watched_by(results_checkers(world, plan, cast.den, cast.last()))
+    world.watched_by(results_checkers(world, plan, cast.den, cast.last(), follow))
     menu = Menu(
         nodes=plan.cast.names,
         crashing=[name for name in plan.cast.names if name not in plan.cast.ruses],
@@ -79,17 +83,26 @@ def _genesis(seed: int, plan: ResultsPlan, keys: Mapping[str, Key]) -> Genesis:
     return Genesis(
         f"results {seed}",
         params=plan.params,
-        committee=tuple(keys[name].node_id for name in plan.cast.oracles),
+        committee=tuple(keys[name].node_id for name in plan.cast.oracles[: plan.committee.size]),
         allocation=tuple((client, ALLOCATION_WEI) for client in clients),
         miners=tuple(sorted(keys[name].node_id for name in plan.cast.miners)),
     )
 
 
-class _Casting:
+class Casting:
     """Puts the nodes of a plan into a world."""
 
-    def __init__(self, world: World, plan: ResultsPlan, keys: Mapping[str, Key], rng: Random, heal_ms: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        plan: ResultsPlan,
+        keys: Mapping[str, Key],
+        rng: Random,
+        heal_ms: int,
+        follow: NextCommittee,
+    ) -> None:
         self.den = Den()
+        self._follow = follow
         self._world = world
         self._plan = plan
         self._keys = keys
@@ -134,9 +147,9 @@ class _Casting:
     def _oracle(self, name: str) -> Host:
         key, genesis, ruses = self._keys[name], self._world.genesis, self._plan.cast.ruses.get(name)
         program = (
-            LedgerOracle(key, genesis)
+            LedgerOracle(key, genesis, self._follow)
             if ruses is None
-            else BadOracle(key, genesis, ruses, self._random(name), self._notes, self.den)
+            else BadOracle(key, genesis, ruses, self._random(name), self._notes, self.den, self._follow)
         )
         host = self._host(name, program)
         host.disk.records[LOG_MADE] = b""
@@ -206,6 +219,16 @@ def _hasty(params: Params) -> Params:
     return replace(params, epoch_blocks=4, block_interval_ms_min=20, heartbeat_ms=500)
 
 
+def _brief(params: Params) -> Params:
+    """Epochs follow one another while answers are decided, each with another committee."""
+    return replace(params, epoch_blocks=3 + params.epoch_blocks % 6, heartbeat_ms=min(params.heartbeat_ms, 2_000))
+
+
+def _fleeting(params: Params) -> Params:
+    """Hardly an answer is decided in the epoch in which it was asked for."""
+    return replace(params, epoch_blocks=3, heartbeat_ms=1_000, commit_window_ms=1_000)
+
+
 def _thrifty(params: Params) -> Params:
     """Hardly any credit."""
     return replace(params, unreserved_credit_wei=500)
@@ -224,5 +247,7 @@ PROFILES = {
     "results-poor-clients": Tuning(caps_wei=(0, 2 * ALLOCATION_WEI), params=_thrifty),
     "results-early": Tuning(lanes=(2, 3), miners=(("reveals-early",), ("reveals-early",))),
     "results-forgers": Tuning(lanes=(1,), routers=(("makes-news-up",), ("makes-news-up",))),
+    "results-turns": Tuning(params=_brief, follow=("rotate", "rotate", "elect"), spare=(1, 2, 3, 4)),
+    "results-turns-liars": Tuning(params=_fleeting, follow=("rotate",), spare=(1,), oracles=(("makes-up",),)),
 }
 """The scenario's variants by name; all but the first serve mutations, and are green without."""

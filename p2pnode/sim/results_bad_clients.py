@@ -25,6 +25,9 @@ from protocol.messages.results import (
 from protocol.messages.sessions import OpenSession, SessionOpen, session_id
 from protocol.messages.tasks import AckMessage
 
+DEPOSIT_WEI = 2_000_000
+"""What a client begins with where money comes from a chain."""
+
 
 class NeverAcks(Ruse):
     """Reads and says nothing."""
@@ -77,7 +80,7 @@ class Petitioner:
         self._key = key
         self._domain = genesis.domain()
         self._oracles = genesis.committee
-        self._money = dict(genesis.allocation).get(key.node_id, 0)
+        self._money = dict(genesis.allocation).get(key.node_id, DEPOSIT_WEI)
         self._model = model
         self._routers = routers
         self._rng = rng

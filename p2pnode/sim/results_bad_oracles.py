@@ -53,6 +53,8 @@ class LyingSigner(Signer):
     rng: Random
     genesis: Genesis
     den: Den
+    deposits = 0
+    """The last one that it has seen on the chain."""
 
     def sign_batch(self, home_epoch: int, content: bytes) -> tuple[SignedBatch, tuple[Record, ...]] | None:
         """See Signer."""
@@ -117,7 +119,7 @@ def writes_garbage(signer: LyingSigner, content: Content) -> Content | bytes:
         case 1:
             return pack(content) + b"\x00"
         case 2:
-            somebody = rng.choice(sorted(account for account, _ in signer.genesis.allocation))
+            somebody = rng.choice(sorted(account for account, _ in signer.genesis.allocation) or [me])
             withdraw = SignedWithdraw(Withdraw(somebody, 1 << rng.randint(4, 60)), bad)
             return replace(content, withdrawals=(*content.withdrawals, withdraw))
         case 3:

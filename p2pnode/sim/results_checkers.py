@@ -22,18 +22,29 @@ from p2pnode.sim.results_seen import Seen
 from p2pnode.sim.results_tables import results_tables
 from p2pnode.sim.shown_text import ShownIsSigned
 from p2pnode.sim.world import World
+from protocol.committee.payload import NextCommittee, same_members
 
 
-def results_checkers(world: World, plan: ResultsPlan, den: Den, last: Last) -> tuple[Checker, ...]:
+def results_checkers(
+    world: World,
+    plan: ResultsPlan,
+    den: Den,
+    last: Last,
+    follow: NextCommittee = same_members,
+    *,
+    conserved: type[ValueIsConserved] = ValueIsConserved,
+    paid: type[PaidAsSigned] = PaidAsSigned,
+    ending: type[Ends] = Ends,
+) -> tuple[Checker, ...]:
     """In the order in which they look: what a later one builds on comes first."""
     bounds, reading, seen = Bounds(plan.committee), Reading(world.genesis), Seen(world.genesis.domain())
     chain = OneChain(reading)
-    ledger = OneLedger(reading, chain, make_ledger(world.genesis))
+    ledger = OneLedger(reading, chain, make_ledger(world.genesis, follow))
     sound = tuple(name for name in plan.cast.oracles if name not in plan.cast.ruses)
     promises = Promises(bounds, ledger, sound)
     levels = LevelsHold(reading, seen, ledger)
     of_results = (SeenByOne(reading, seen), OneOutcome(reading, seen, ledger), OpensItsOwn(reading, seen), NoiseIsOwn())
-    of_money = (ValueIsConserved(seen), PaidAsSigned(seen, ledger), CreditIsBounded(seen))
+    of_money = (conserved(seen), paid(seen, ledger), CreditIsBounded(seen))
     alone = (
         KeepsItsWord(reading),
         OnlyTheGuilty(reading),
@@ -43,5 +54,5 @@ def results_checkers(world: World, plan: ResultsPlan, den: Den, last: Last) -> t
         ShownIsSigned(),
         EndsOnce(among_liars=True),
     )
-    ends = Ends(bounds, seen, ledger, levels, promises, last)
+    ends = ending(bounds, seen, ledger, levels, promises, last)
     return (Spy(den), seen, *of_results, chain, ledger, *of_money, *alone, levels, promises, ends)

@@ -172,14 +172,24 @@ class Ends(Checker):
         return epoch <= brought.papers.order.home_epoch + 1
 
     def _open_lanes(self) -> list[Lane]:
-        return [lane for lane in self._calm_lanes() if lane not in self._ledger.outcomes]
+        """Those, and what the last client asked of correct miners, whoever was told of it."""
+        asked = [shown.lane for shown in self._of_last() if self._has_home(shown)]
+        lanes = dict.fromkeys((*self._calm_lanes(), *asked))
+        return [lane for lane in lanes if lane not in self._ledger.outcomes]
+
+    def _has_home(self, shown: Shown) -> bool:
+        """Whether an answer has oracles who observe it, and a correct miner who tells them."""
+        head, orders = self._seen.latest.get(shown.lane[:2]), self._seen.orders[shown.lane[:2]].values()
+        if head is None or shown.tokens is None or not any(order.home_epoch for order in orders):
+            return False
+        return self.world.by_id[NodeId(head.miner)].correct
 
     def _check_honest(self, lane: Lane, outcome: Outcome) -> None:
         """Whether a lane that a correct miner committed to everywhere in time is ok."""
         window_us = self.world.genesis.params.commit_window_ms * 1_000
         task = [by_oracle for other, by_oracle in self._seen.commits.items() if other[:2] == lane[:2]]
         first_us = min(brought.at_us for by_oracle in task for commits in by_oracle.values() for brought in commits)
-        correct = [host for host in self._oracles() if host.correct]
+        correct = [host for host in self._oracles(outcome.home_epoch) if host.correct]
         brought = [self._seen.commits[lane][host.name][:1] for host in correct]
         mine = {commit.signed.commit.miner for commits in brought for commit in commits}
         margin_us = 2 * self._bounds.hop_ms * 1_000
@@ -219,8 +229,8 @@ class Ends(Checker):
         (order,) = self._seen.orders[lane[:2]].values()
         return due if due <= order.cap_wei else None
 
-    def _oracles(self) -> list[Host]:
-        return [self.world.by_id[node] for node in self.world.genesis.committee]
+    def _oracles(self, home_epoch: int) -> list[Host]:
+        return [self.world.by_id[node] for node in self._ledger.reading.committees[home_epoch].members]
 
     def _late(self, bound_ms: int) -> bool:
         return self._now_ms() > self._since_ms + bound_ms

@@ -79,7 +79,7 @@ class LevelsHold(Checker):
         values = self._seen.values[shown.lane]
         home_epochs = {order.home_epoch for order in self._seen.orders[shown.lane[:2]].values()}
         for home_epoch in home_epochs:
-            committee = self._reading.learn_committee(home_epoch, self.world.genesis.committee)
+            committee = self._reading.committees[home_epoch]
             agreed: dict[Observation, int] = {}
             for member in committee.members:
                 for value in values.get(member, ()):

@@ -17,8 +17,9 @@ from protocol.ledger.accounts import Account
 from protocol.ledger.records import Section
 from protocol.ledger.sessions import Session
 from protocol.ledger.state import State
-from protocol.light.headers import HeaderTrust
+from protocol.light.handovers import HandOverBook
 from protocol.light.news import check_session
+from protocol.messages.handover import HandOvers
 from protocol.messages.results import SessionNews, Verdict
 from protocol.messages.tasks import FrameMessage
 
@@ -46,15 +47,19 @@ class ValueIsConserved(Follower):
             if account.reserved_wei:
                 reserved[address] = account.reserved_wei
             self._check_withdrawn(address, account, entered.before.account(address), at)
-        allocated = self.world.genesis.allocated()
-        if total != allocated:
-            self.fail(f"there are {total} wei after {at}, and {allocated} were given out")
+        given = self.given(entered.state)
+        if total != given:
+            self.fail(f"there are {total} wei after {at}, and {given} were given out")
         owed: dict[bytes, int] = defaultdict(int)
         for _, session in sessions(entered.state):
             if session.cap_wei > session.spent_wei:
                 owed[session.client] += session.cap_wei - session.spent_wei
         if dict(owed) != reserved:
             self.fail(f"what is reserved after {at} is not what sessions may still cost")
+
+    def given(self, _state: State) -> int:
+        """What all accounts ever got."""
+        return self.world.genesis.allocated()
 
     def _check_withdrawn(self, address: bytes, account: Account, before: Account, at: str) -> None:
         risen = account.withdrawable_wei - before.withdrawable_wei
@@ -130,13 +135,22 @@ class PaidAsSigned(Follower):
         for task, session in self._tasks():
             for miner, amount in self._most(task, session):
                 owed[miner] += amount
-        given = dict(self.world.genesis.allocation)
+        given = self.given()
         for host in self.world.hosts.values():
             if host.name.startswith("miner"):
-                account = last.account(host.node)
+                payee = self.payee(host)
+                account = last.account(payee)
                 has = account.balance_wei + account.reserved_wei + account.withdrawable_wei
-                if has - given.get(host.node, 0) > owed[host.node]:
-                    self.fail(f"has gained {has - given.get(host.node, 0)} wei of {owed[host.node]} at most", host)
+                if has - given.get(payee, 0) > owed[host.node]:
+                    self.fail(f"has gained {has - given.get(payee, 0)} wei of {owed[host.node]} at most", host)
+
+    def payee(self, host: Host) -> NodeId:
+        """Whose account a node is paid to."""
+        return host.node
+
+    def given(self) -> dict[NodeId, int]:
+        """What accounts got from outside."""
+        return dict(self.world.genesis.allocation)
 
     def _tasks(self) -> Iterator[tuple[Task, Session]]:
         """Every task of a session that was ever reserved."""
@@ -160,7 +174,7 @@ class CreditIsBounded(Follower):
         self._reserved: set[bytes] = set()
         self._given: dict[tuple[str, int, bytes], dict[Task, int]] = defaultdict(dict)
         """What each life of a miner streamed to a client, by order."""
-        self._trust: HeaderTrust | None = None
+        self._book: HandOverBook | None = None
 
     def entered(self, entered: Entered) -> None:
         """Sessions that are reserved."""
@@ -168,8 +182,8 @@ class CreditIsBounded(Follower):
 
     def wire(self, sender: Host, receiver: Host, protocol: str, message: Message) -> None:
         """A correct miner is shown a reservation, before it is on any correct node's disk, perhaps; or it streams."""
-        if isinstance(message, SessionNews):
-            self._proved(message)
+        if isinstance(message, SessionNews | HandOvers):
+            self._shown(message)
         if not isinstance(message, FrameMessage) or not sender.correct or message.lane or protocol != "task":
             return
         opening, head = self._seen.sessions.get(message.session), self._seen.latest.get((message.session, message.task))
@@ -183,11 +197,14 @@ class CreditIsBounded(Follower):
         if owed_wei > self.world.genesis.params.unreserved_credit_wei:
             self.fail(f"has streamed {owed_wei} wei worth of tokens to one client that reserved nothing", sender)
 
-    def _proved(self, news: SessionNews) -> None:
-        if self._trust is None:
-            self._trust = HeaderTrust(self.world.genesis)
+    def _shown(self, news: SessionNews | HandOvers) -> None:
+        if self._book is None:
+            self._book = HandOverBook(self.world.genesis)
         try:
-            _, record = check_session(self._trust, news)
+            if isinstance(news, HandOvers):
+                self._book.take(news.hand_overs)
+                return
+            _, record = check_session(self._book.trust, news)
         except RemoteProtocolError:
             return
         if record is not None:

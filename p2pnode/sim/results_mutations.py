@@ -16,10 +16,12 @@ from protocol.ledger import claims, payments, reservations, verdicts
 from protocol.light.headers import HeaderTrust
 from protocol.messages.committee import Certificate
 from protocol.results import commitment
+from protocol.results.hearsay import Hearsay
 from protocol.results.observing import Desk
 from protocol.results.outcome import decide
 from protocol.roles.miner import orders
 from protocol.roles.miner.credit import Admission, Credit
+from protocol.roles.oracle.batches import Batches
 from protocol.roles.oracle.outbox import Outbox
 from protocol.session.sampling import lane_seed
 
@@ -70,6 +72,16 @@ def _speak_now(inner: Callable[..., Any], outbox: Any, view: Any, epoch: int, *a
     lanes = {lane: None for values in outbox._values.values() for lane in values}
     outbox._values = {epoch: lanes} if lanes else {}
     return inner(view, epoch, *args)
+
+
+def _of_any_epoch(inner: Callable[..., Any], _hearsay: Any, lane: Any, _home_epoch: Any = None) -> Any:
+    return inner(lane)
+
+
+def _of_members_only(inner: Callable[..., Any], batches: Any, home_epoch: int, content: bytes, final: Any) -> Any:
+    if home_epoch == max(final.homes):
+        return inner(home_epoch, content, final)
+    return "it is over"
 
 
 def _believe(_inner: Callable[..., Any], _trust: Any, certified: Any) -> Any:
@@ -156,6 +168,20 @@ RESULTS_MUTATIONS: Mapping[str, Mutation] = {
         ("S7",),
         5,
         lambda: replaced(payments, "verify", lambda *_: None),
+    ),
+    "told-in-any-epoch": Mutation(
+        "an oracle takes a lane for its own of which others speak in whatever epoch",
+        "results-turns-liars",
+        ("S6",),
+        10,
+        around(Hearsay, "oracles", _of_any_epoch),
+    ),
+    "silent-after-its-term": Mutation(
+        "an oracle that is no member any more does not say what it owes",
+        "results-turns",
+        ("L10", "S13"),
+        5,
+        around(Batches, "refusal", _of_members_only),
     ),
     "header-believed": Mutation(
         "whoever follows the committee believes any header",

@@ -12,12 +12,15 @@ from p2pnode.sim.committee_node import LOG_MADE, load
 from p2pnode.sim.crypto import Key
 from p2pnode.sim.fast_path import MANIFEST, MODEL, NodeProgram
 from p2pnode.sim.host import Boot, Dispatch, Host, Part, Perform
+from p2pnode.sim.onchain_lies import WORD_LIES
 from p2pnode.sim.results_bad_oracles import DESK_TRICKS, LIES, LyingSigner
 from p2pnode.sim.results_byzantine import Den
 from p2pnode.sim.toy_engine import Pace, ToyEngine
+from protocol.committee.payload import NextCommittee, same_members
 from protocol.committee.signer import PREFIXES, SILENCE, Signer
 from protocol.core.genesis import Genesis
 from protocol.ledger import Ledger
+from protocol.light.handovers import HandOverBook
 from protocol.messages.adverts import ModelOffer
 from protocol.roles.miner import MinerMachine, MinerSettings
 from protocol.roles.miner.bidding import BID_RECORDS
@@ -26,9 +29,9 @@ from protocol.roles.oracle import OracleMachine, OracleSettings
 from protocol.roles.router import ASSIGNMENT_RECORDS, RouterMachine, RouterSettings
 
 
-def make_ledger(genesis: Genesis) -> Ledger:
+def make_ledger(genesis: Genesis, follow: NextCommittee = same_members) -> Ledger:
     """The ledger as every oracle has it."""
-    return Ledger(genesis.domain(), genesis.params, genesis)
+    return Ledger(genesis.domain(), genesis.params, genesis, follow)
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class LedgerOracle:
 
     key: Key
     genesis: Genesis
+    follow: NextCommittee = same_members
     host: Host | None = field(default=None)
 
     def start(self, boot: Boot) -> Sequence[Part]:
@@ -45,7 +49,7 @@ class LedgerOracle:
         records = self.host.disk.records
         log = signer_log(records)
         signer = Signer(self.genesis.domain(), self.key.node_id, self.key.sign, log)
-        return [Part(make_oracle(self.key, self.genesis, signer, records, boot))]
+        return [Part(make_oracle(self.key, self.genesis, signer, records, boot, self.follow))]
 
 
 @dataclass(slots=True)
@@ -58,15 +62,17 @@ class BadOracle:
     rng: Random
     notes: Notes
     den: Den
+    follow: NextCommittee = same_members
     host: Host | None = field(default=None)
 
     def start(self, boot: Boot) -> Sequence[Part]:
         """See p2pnode.sim.host.Program."""
         records: dict[bytes, bytes] = {LOG_MADE: b""}
         signer = LyingSigner(self.genesis.domain(), self.key.node_id, self.key.sign)
-        signer.lies = tuple(LIES[name] for name in self.ruses if name in LIES)
+        lies = {**LIES, **WORD_LIES}
+        signer.lies = tuple(lies[name] for name in self.ruses if name in lies)
         signer.rng, signer.genesis, signer.den = self.rng, self.genesis, self.den
-        inner = make_oracle(self.key, self.genesis, signer, records, boot)
+        inner = make_oracle(self.key, self.genesis, signer, records, boot, self.follow)
         grip = Grip(inner, self.key, self.genesis, self.rng, self.notes)
         return [Part(ByzantineMachine(inner, grip, self._tricks(grip), records))]
 
@@ -81,14 +87,19 @@ def signer_log(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def make_oracle(
-    key: Key, genesis: Genesis, signer: Signer, records: Mapping[bytes, bytes], boot: Boot
+    key: Key,
+    genesis: Genesis,
+    signer: Signer,
+    records: Mapping[bytes, bytes],
+    boot: Boot,
+    follow: NextCommittee = same_members,
 ) -> OracleMachine:
     """The machine as the production node makes it, over records that are read whenever it asks."""
     whole = LOG_MADE in records or any(name.startswith(SILENCE) for name in records)
     settings = OracleSettings(
         key.node_id,
         genesis.committee,
-        make_ledger(genesis),
+        make_ledger(genesis, follow),
         signer,
         None if whole else "missing",
         partial(load, records),
@@ -110,7 +121,7 @@ class FollowingRouter(NodeProgram):
             (self.address,),
             self.genesis.to_json(),
             numbers,
-            followed=self.genesis,
+            followed=HandOverBook(self.genesis, partial(load, boot.records)),
             rounds_max=self.rounds_max,
         )
         domain, params, book = self.genesis.domain(), self.genesis.params, self.book(boot)
@@ -135,6 +146,7 @@ class ProvingMiner(NodeProgram):
             boot.random.randbytes(16),
             kept,
             genesis=self.genesis,
+            hand_overs=HandOverBook(self.genesis, partial(load, boot.records)),
             salt_key=boot.random.randbytes(32),
             results=results,
         )

@@ -44,6 +44,10 @@ class Tuning:
     params: Callable[[Params], Params] | None = None
     caps_wei: tuple[int, ...] | None = None
     """What sessions may cost."""
+    follow: tuple[str, ...] = ("same",)
+    """How the next committee is chosen, one of these: see ``committee_plan``."""
+    spare: tuple[int, ...] = (0,)
+    """Oracles beyond those that the first committee has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,12 @@ class ResultsPlan:
 
 
 def draw_plan(rng: Random, tuning: Tuning) -> ResultsPlan:
-    """From 10 to 24 nodes, mostly few."""
+    """From 10 to 30 nodes, mostly few."""
     size = rng.choices((4, 7), (90, 10))[0]
-    cast = _draw_cast(rng, tuning, size)
+    # What is fixed is not drawn: so the worlds of one profile do not change with another's.
+    follow = rng.choice(tuning.follow) if len(tuning.follow) > 1 else tuning.follow[0]
+    spare = rng.choice(tuning.spare) if len(tuning.spare) > 1 else tuning.spare[0]
+    cast = _draw_cast(rng, tuning, size, spare)
     params = _draw_params(rng, size)
     if tuning.params is not None:
         params = tuning.params(params).validate()
@@ -90,12 +97,12 @@ def draw_plan(rng: Random, tuning: Tuning) -> ResultsPlan:
     # An announcement, a stream and a bid take five ways; who is slower bids in vain, round after round.
     params = replace(params, bid_window_ms=max(params.bid_window_ms, profile.delay_us_max() // 150)).validate()
     lanes = tuning.lanes or rng.choice(((1,), (1, 2), (2,), (1, 2, 3), (3,)))
-    committee = Plan(size, size, params, profile, "same", faulty_max(size))
+    committee = Plan(size, size + spare, params, profile, follow, faulty_max(size))
     caps_wei = tuning.caps_wei or rng.choice(CAPS_WEI)
     return ResultsPlan(cast, committee, max(lanes), lanes, caps_wei)
 
 
-def _draw_cast(rng: Random, tuning: Tuning, size: int) -> Cast:
+def _draw_cast(rng: Random, tuning: Tuning, size: int, spare: int) -> Cast:
     routers = rng.choice((1, 2, 2, 3))
     miners = SOUND_MINERS + int(6 * rng.random() ** 2)
     clients = 1 + int(5 * rng.random() ** 2)
@@ -105,7 +112,7 @@ def _draw_cast(rng: Random, tuning: Tuning, size: int) -> Cast:
         "miner": _draw_bad(rng, tuning.miners, miners - SOUND_MINERS, lambda: draw_miner_ruses(rng)),
         "client": _draw_bad(rng, tuning.clients, clients - 1, lambda: draw_client_ruses(rng)),
     }
-    sizes = {"oracle": size, "router": routers, "miner": miners, "client": clients}
+    sizes = {"oracle": size + spare, "router": routers, "miner": miners, "client": clients}
     names: dict[str, tuple[str, ...]] = {}
     ruses: dict[str, Ruses] = {}
     for kind, count in sizes.items():

@@ -175,8 +175,9 @@ class Seen(Checker):
             for signed in message.commits:
                 self._hearsay(host, signed)
         elif isinstance(message, CommitMessage):
-            # Whoever has not come to the lane's epoch yet, or is two beyond it, cannot judge.
-            if message.papers.order.home_epoch in drive.machine.simplex.tree.base.state.homes:
+            # Whoever has not come to the lane's epoch yet, is two beyond it, or is no oracle of it, does not judge.
+            homes = drive.machine.simplex.tree.base.state.homes
+            if host.node in homes.get(message.papers.order.home_epoch, ()):
                 self._brought(host, message)
             if message.reveal is not None and message.opening is not None:
                 self._opened(host, message.reveal, message.opening)

@@ -9,7 +9,8 @@ out of that: where a router lets them down, they wait as long as they like.
 from p2pnode.sim import committee_tables, fast_path_tables
 from p2pnode.sim.tables import Bound, Table, TablesAreBounded
 from protocol.core.params import Params
-from protocol.light.headers import CHECKED_MAX
+from protocol.light.handovers import RECENT_MAX as HAND_OVERS_RECENT_MAX
+from protocol.light.headers import CHECKED_MAX, COMMITTEES_KEPT
 from protocol.messages.committee import MEMBERS_MAX
 from protocol.messages.sessions import LANES_MAX
 from protocol.results.open_lanes import SOURCES_MAX
@@ -18,13 +19,20 @@ from protocol.roles.client.levels import SETTLING_MAX
 from protocol.roles.client.state import EARLY_MAX
 from protocol.roles.miner.credit import TABS_MAX
 from protocol.roles.miner.outstanding import RESULTS_MAX
+from protocol.roles.oracle.checkpoints import AWAITING_MAX
+from protocol.roles.oracle.earnings import ROWS_MAX
 from protocol.roles.oracle.outbox import OF_PEER_MAX, REPORTS_MAX
 from protocol.roles.oracle.outcomes import RECENT_MAX
+from protocol.roles.oracle.recent import RECENT_MAX as FINALS_MAX
 from protocol.roles.oracle.results import LATER_MAX
 from protocol.roles.oracle.watchers import ALL_MAX, OF_STREAM_MAX
 from protocol.roles.router.following import HANDED_IN_MAX
 from protocol.roles.router.watched import NEWS_MAX, SEEN_MAX
+from protocol.settlement.docket import AT_ONCE_MAX, PIECES_MAX
+from protocol.settlement.sightings import BLOCKS_MAX, EVENTS_MAX
 
+PAGE_EVENTS_MAX = 256
+"""Of a chain, that a node reads at once."""
 PEERS_MAX = 64
 """Nodes of a world, each with some streams to an oracle: more than there are."""
 
@@ -54,7 +62,11 @@ TABLES = {
     **committee_tables.TABLES,
     # What follows headers.
     "trust._checked": _kept(CHECKED_MAX),
-    "trust._committee.places": _kept(MEMBERS_MAX),
+    "trust._members": _kept(COMMITTEES_KEPT),
+    "trust._made": _kept(4),
+    "trust._made[].places": _kept(MEMBERS_MAX),
+    "store._recent": _kept(HAND_OVERS_RECENT_MAX),
+    "_readers._readers": _kept(4 * PEERS_MAX),
     "_links._channels": _kept(MEMBERS_MAX),
     "_links._peers": _kept(MEMBERS_MAX),
     "_links._delays_ms": _kept(MEMBERS_MAX),
@@ -70,6 +82,18 @@ TABLES = {
     "desk._until": _same(_lanes),
     "results._later": _kept(LATER_MAX),
     "outcomes._recent": _kept(RECENT_MAX),
+    "recent._finals": _kept(FINALS_MAX),
+    "earnings._rows": _kept(ROWS_MAX),
+    # Streams on which an oracle was asked for hand-overs; one that is Byzantine never answers.
+    "_asker._asked": _kept(MEMBERS_MAX),
+    # What they see of a chain, and bring there.
+    "_sightings._events": _kept(EVENTS_MAX + PAGE_EVENTS_MAX),
+    "_sightings._blocks": _kept(BLOCKS_MAX),
+    "_speaker._said": _kept(4 * BLOCKS_MAX),
+    "docket._pieces": _kept(PIECES_MAX),
+    "_settler._asked": _kept(AT_ONCE_MAX + 2),
+    # One that never sees the chain does not know what is settled there.
+    "results.chain._awaiting": _kept(AWAITING_MAX),
     # Whom they serve, and what waits to be signed.
     "results._streams": _kept(4 * PEERS_MAX),
     "results._of_peer": _kept(PEERS_MAX),
@@ -111,6 +135,10 @@ class ResultsTables(TablesAreBounded):
 
     def ended(self) -> None:
         """See the module."""
+        self.rests()
+
+    def rests(self) -> None:
+        """Whoever is up has come to rest."""
         for host in self.world.hosts.values():
             for drive in host.drives if host.correct else ():
                 self._count(drive, at_rest=not isinstance(drive.machine, ClientMachine))

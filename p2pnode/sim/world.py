@@ -20,6 +20,7 @@ from protocol.core.ids import NodeId
 
 if TYPE_CHECKING:
     from p2pnode.sim.host import Host
+    from p2pnode.sim.onchain_chain import Onchain
 
 Action = Callable[[], object]
 
@@ -48,6 +49,8 @@ class World:
         self.hosts: dict[str, Host] = {}
         """By name, in the order in which they were made."""
         self.by_id: dict[NodeId, Host] = {}
+        self.onchain: Onchain | None = None
+        """The chain that the network settles on, if it does."""
         self._heap: list[tuple[int, int, Action]] = []
         self._order = 0
         self._stopped = False

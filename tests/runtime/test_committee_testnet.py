@@ -37,6 +37,15 @@ def test_the_height_rises_on_a_terminal_and_goes_on_in_the_same_folder(tmp_path:
     assert run("committee", "--state-dir", str(folder / "router"), env=env).stderr.startswith(
         "error: this node is no oracle"
     )
+    # The chain goes on as well, and so does the client's money on it.
+    place = ["--key", str(folder / "client.json"), "--rpc", str(network.nodes["chain"]["url"])]
+    answer = json.loads(network.chat("--json", "--level", "settled", *place, "Where does a bear live?").stdout)
+    assert answer["level"] == answer["levels"][-1]["level"] == "settled"
+    assert answer["paid_wei"] > 0
+    shown = run("committee", "--state-dir", str(folder / "oracle-1"), env=env).stdout
+    assert re.search(
+        r"^settled  1/\d+, the committee is \d+ heights ahead; \d+ transactions under way$", shown, re.M
+    ), shown
     network.process.send_signal(signal.SIGINT)
     network.process.wait(20)
     assert network.process.stdout is not None

@@ -67,7 +67,7 @@ def paying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paying]:
     genesis.write_text(Genesis("levels", params=PARAMS).to_json(), encoding="utf-8")
     config.write_text(f'[network]\ngenesis = "{genesis}"\n', encoding="utf-8")
     env = {**os.environ, "P2PNODE_HOME": str(base / "home"), "NO_COLOR": "1"}
-    network = start_testnet(folder, env, "--oracles", "4", "--miners", "2", "--config", str(config))
+    network = start_testnet(folder, env, "--oracles", "4", "--miners", "2", "--chain", "none", "--config", str(config))
     yield Paying(network, folder)
     network.process.send_signal(signal.SIGINT)
     network.process.wait(20)

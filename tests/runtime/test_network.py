@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.runtime.local_chain import needs_anvil
+
 P2PNODE = [sys.executable, "-m", "p2pnode.cli.entry"]
 STORY = "Tell me a story about a rabbit."
 LEVELS = ("committed", "certified", "finalized")
@@ -85,8 +87,9 @@ def network(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> It
     network.process.stdout.close()
 
 
-def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
-    done = run("demo", "--json", "--miners", "2", "Where does a bear live?", env=env)
+@pytest.mark.parametrize("chain", ["embedded", pytest.param("anvil", marks=needs_anvil)])
+def test_demo_shows_every_step_within_a_minute_and_leaves_nothing(env: dict[str, str], chain: str) -> None:
+    done = run("demo", "--json", "--miners", "2", "--chain", chain, "Where does a bear live?", env=env)
 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)["steps"]
@@ -95,6 +98,7 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
     heights = [int(step["step"].split()[1]) for step in decided]
     leaders = [re.findall(r"leader (oracle-\d)", step["detail"])[0] for step in decided]
     assert steps == [
+        "chain up",
         "network up",
         "light client connected",
         "bids countersigned and scored",
@@ -106,6 +110,8 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
         "another miner took over",
         "same answer",
         *LEVELS,
+        "settled",
+        "settled",
         "session closed",
         "paid",
         "client's account",
@@ -114,6 +120,8 @@ def test_demo_shows_every_step_and_leaves_nothing(env: dict[str, str]) -> None:
         f"height {heights[4]} final",
         "network down",
     ]
+    assert told[0]["detail"].startswith(f"{chain}, chain id 31337")
+    assert told[-1]["at_ms"] < 60_000
     assert heights == sorted(set(heights))
     assert len(set(leaders[:4])) > 1
     victim = next(step["detail"].partition(",")[0] for step in told if step["step"] == "oracle killed")

@@ -6,7 +6,8 @@ import trio.testing
 
 from p2pnode.answer import Answer, Reached
 from p2pnode.cli.chat import level_line
-from protocol.light.levels import Final, Level
+from protocol.core.ids import Digest
+from protocol.light.levels import Checkpoint, Final, Level
 from protocol.roles.client import Item, TaskLevel
 
 FINAL = Final(3, 41, 7, 56)
@@ -26,9 +27,10 @@ def news(
     against: str = "",
     evidence: int = 0,
 ) -> TaskLevel:
-    final = FINAL if level is Level.FINALIZED else None
+    final = FINAL if level >= Level.FINALIZED else None
+    settled = Checkpoint(3, 64, Digest(bytes(32))) if level is Level.SETTLED else None
     levels = proved or tuple(step for step in Level if Level.STREAMED < step <= level)
-    return TaskLevel(level, levels, after_ms, agreeing, 4, final, against, evidence)
+    return TaskLevel(level, levels, after_ms, agreeing, 4, final, against, evidence, settled)
 
 
 def test_its_levels_are_named_with_the_time_when_each_was_proved() -> None:
@@ -46,6 +48,8 @@ def test_its_levels_are_named_with_the_time_when_each_was_proved() -> None:
     ]
     assert held.paid_wei == 56
     assert level_line(held) == "streamed → committed 12 ms → certified 4 of 4 61 ms → finalized 3/41 118 ms"
+    held.rise(news(Level.SETTLED, 3_912, 4))
+    assert (held.level, held.levels[-1]) == ("settled", Reached("settled", 3_912, "3/64"))
 
 
 def test_a_proof_that_comes_late_is_told_in_its_place() -> None:
@@ -104,5 +108,5 @@ async def test_waiting_ends_when_it_cannot_come_or_time_is_up(autojump_clock: tr
         await trio.testing.wait_all_tasks_blocked()
         closed.settle()
     assert not await closed.wait_for("finalized")
-    with pytest.raises(ValueError, match="a level is one of streamed, committed, certified, finalized"):
-        await held.wait_for("settled")
+    with pytest.raises(ValueError, match="a level is one of streamed, committed, certified, finalized, settled"):
+        await held.wait_for("proved")

@@ -16,11 +16,11 @@ from protocol.core.params import Params
 CONFIGS = Path(__file__).parents[3] / "configs"
 FITTING = {
     "standalone": {"node", "network", "keys", "miner", "router"},
-    "testnet": {"node", "network", "keys", "miner", "router", "oracle", "testnet"},
-    "router": {"node", "network", "keys", "router"},
+    "testnet": {"node", "network", "keys", "miner", "router", "oracle", "chain", "testnet"},
+    "router": {"node", "network", "keys", "router", "chain"},
     "miner": {"node", "network", "keys", "miner"},
-    "oracle": {"node", "network", "keys", "oracle"},
-    "light": {"node", "network", "keys"},
+    "oracle": {"node", "network", "keys", "oracle", "chain"},
+    "light": {"node", "network", "keys", "chain"},
 }
 NODE = f"/ip4/203.0.113.7/tcp/4001/p2p/{NodeKey(bytes(range(1, 33))).peer_id}"
 

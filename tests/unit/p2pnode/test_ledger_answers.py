@@ -10,22 +10,30 @@ import msgspec
 import pytest
 
 from p2pnode.cli import entry
+from p2pnode.hand_over_answers import QUESTION as HAND_OVERS
+from p2pnode.hand_over_answers import shown_hand_overs
 from p2pnode.identity import NodeKey, write_keystore
 from p2pnode.ledger_answers import LedgerAnswers, LedgerQuestionError
 from protocol.committee.members import make_committee
 from protocol.committee.payload import make_header
 from protocol.core.codec import decode, pack
+from protocol.core.errors import P2PNodeError
 from protocol.core.signing import typed_digest, verify
 from protocol.ledger import Ledger
 from protocol.ledger.accounts import Account
+from protocol.ledger.chain import ChainState
+from protocol.ledger.nodes import Node
 from protocol.ledger.records import Section
 from protocol.ledger.sessions import Session
-from protocol.ledger.state import State
+from protocol.ledger.state import Earned, Share, State
+from protocol.light.handovers import HandOverStore
 from protocol.messages.committee import EMPTY_BODY
 from protocol.messages.results import Submit
+from protocol.roles.oracle.earnings import Earnings
 from protocol.roles.oracle.followers import Final
 from protocol.roles.oracle.outcomes import Outcomes
-from tests.unit.protocol.light_at_hand import certify
+from tests.unit.protocol.keys import key
+from tests.unit.protocol.light_at_hand import certify, hand_over_of
 from tests.unit.protocol.machines import CLIENT, GENESIS, MALLORY, MINERS, ORACLES, PARAMS
 
 WEI = 10**9
@@ -52,11 +60,12 @@ def state_of() -> State:
 
 STATE = state_of()
 HEADER = make_header(1, 9, bytes(32), STATE.roots, EMPTY_BODY)
+EARNINGS = Earnings(lambda _: {})
 
 
 def answers(state: State = STATE, **certified: Any) -> LedgerAnswers:
     final = Final(certify(HEADER, **certified), state)
-    return LedgerAnswers(PARAMS, Outcomes(lambda _: {}), lambda: final)
+    return LedgerAnswers(PARAMS, Outcomes(lambda _: {}), EARNINGS, lambda: final)
 
 
 def test_records_are_found_by_name_or_first_digits() -> None:
@@ -71,6 +80,33 @@ def test_records_are_found_by_name_or_first_digits() -> None:
     miner = asked.answer(f"ledger:miner:0x{MINERS[0].node.hex()}")
     assert (miner["record"]["state"], miner["record"]["reputation_bp"]) == ("available", 5_000)
     assert asked.answer("ledger:account:0x" + "42" * 20)["record"] is None
+
+
+def test_nodes_of_the_registry_and_the_anchor_are_told() -> None:
+    trees = list(STATE.trees)
+    record = Node(CLIENT.node, 6, 70, jailed=True).packed()
+    trees[Section.NODES] = trees[Section.NODES].set(MINERS[0].node, record)
+    chain = ChainState(number=16, events=9, deposits=5, deposited=70)
+    asked = answers(replace(STATE, trees=tuple(trees), chain=chain))
+    node = asked.answer(f"ledger:node:0x{MINERS[0].node.hex()}")["record"]
+    assert node == {"owner": f"0x{CLIENT.node.hex()}", "roles": "miner, oracle", "stake": 70, "jailed": True}
+    assert asked.answer("ledger:nodes")["rows"] == [{"key": f"0x{MINERS[0].node.hex()}", **node}]
+    total = asked.answer("ledger")["total"]
+    assert [total[name] for name in ("nodes", "anchor", "chain_events", "deposits", "deposited_wei")] == [
+        1,
+        16,
+        9,
+        5,
+        70,
+    ]
+    assert "anchor" not in answers().answer("ledger")["total"]
+
+
+def test_earnings_are_told_by_epoch() -> None:
+    EARNINGS.records([replace(STATE, batches=3, earned=(Earned(CLIENT.node, Share.MINER, 7),))])
+    asked = answers().answer(f"ledger:earnings:0x{CLIENT.node.hex()}")
+    assert asked["earnings"] == [{"epoch": 1, "miner_wei": 7, "router_wei": 0, "oracle_wei": 0, "payments": 1}]
+    assert answers().answer("ledger:earnings:0x" + "42" * 20)["earnings"] == []
 
 
 def test_lists_and_totals() -> None:
@@ -104,7 +140,7 @@ def test_what_cannot_be_answered_is_an_error(question: str) -> None:
 
 def test_before_the_first_block_there_is_nothing_to_say() -> None:
     with pytest.raises(LedgerQuestionError, match="no block is final"):
-        LedgerAnswers(PARAMS, Outcomes(lambda _: {}), lambda: None).answer("ledger")
+        LedgerAnswers(PARAMS, Outcomes(lambda _: {}), EARNINGS, lambda: None).answer("ledger")
 
 
 # The command
@@ -155,6 +191,39 @@ def test_a_record_is_proved_against_the_committee_that_is_named(
     assert f"balance_wei={WEI}" in out, "what was checked is what the proof holds, not what was told"
     status, out, _ = proving(capsys, "account", "0x" + "42" * 20, "--prove", "--genesis", genesis)
     assert (status, "nothing of this key" in out) == (0, True)
+
+
+def test_hand_overs_lead_from_the_genesis_to_the_committee_that_signed(
+    asked: Callable[[Ask], list[str]], genesis: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = [key(180 + number) for number in range(4)]
+    header = make_header(3, 9, bytes(32), STATE.roots, EMPTY_BODY)
+    final = Final(certify(header, signers=new[:3]), STATE)
+    node = LedgerAnswers(PARAMS, Outcomes(lambda _: {}), EARNINGS, lambda: final)
+    store = HandOverStore()
+    for hand_over in (hand_over_of(1, ORACLES), hand_over_of(2, new)):
+        store.keep(hand_over)
+
+    def answer(what: str) -> dict[str, Any]:
+        return shown_hand_overs(store, what) if what.startswith(HAND_OVERS) else node.answer(what)
+
+    questions = asked(answer)
+    address = f"0x{CLIENT.node.hex()}"
+    status, out, _ = proving(capsys, "account", address, "--prove", "--genesis", genesis)
+    assert (status, questions[1:]) == (0, ["handovers:1"])
+    assert "2 hand-overs lead to that of epoch 3" in out
+    store.keep(hand_over_of(2, new, signers=new[:3]))
+    status, out, err = proving(capsys, "account", address, "--prove", "--genesis", genesis)
+    assert (status, "does not hold" in err) == (1, True)
+    asked(lambda what: {"hand_overs": [], "more": True} if what.startswith(HAND_OVERS) else node.answer(what))
+    status, _, err = proving(capsys, "account", address, "--prove", "--genesis", genesis)
+    assert (status, "committee of epoch 3 is not known" in err) == (1, True)
+
+
+@pytest.mark.parametrize("question", ["handovers:", "handovers:-1", "handovers:x", "handovers:" + "9" * 19])
+def test_hand_overs_are_asked_for_by_an_epoch(question: str) -> None:
+    with pytest.raises(P2PNodeError):
+        shown_hand_overs(HandOverStore(), question)
 
 
 def test_a_committee_of_the_oracles_own_telling_is_named_as_that(
