@@ -32,6 +32,8 @@ CODE = ("protocol", "p2pnode", "chain")
 
 TAG = re.compile(r"\[([A-Z][A-Z0-9]*(?:-[A-Z0-9]+)*\.\d+)\]")
 RULE = re.compile(r"^\*\*\[([A-Z0-9.-]+)\]\*\*", re.MULTILINE)
+QUOTED = re.compile(r'"""(.*?)"""', re.DOTALL)
+"""A docstring of a contract."""
 BLOCK = re.compile(r"(<!-- generated:(\w+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 
 SEALED = {"Advert", "Announcement", "Bid", "BidReceipt", "BidSet", "CommitteeNews", "Commits"}
@@ -65,6 +67,8 @@ def _docstrings() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 yield ast.get_docstring(node) or ""
+    for path in (ROOT / "chain" / "contracts").glob("*.vy"):
+        yield from QUOTED.findall(path.read_text())
 
 
 def tags_on_tests() -> set[str]:

@@ -1,4 +1,4 @@
-"""How certain an answer is to the client that read it: streamed, committed, certified, finalized.
+"""How certain an answer is to the client that read it: streamed, committed, certified, finalized, settled.
 
 A level is reached by signatures over the client's own result, whoever brings them and in whatever order, and none is
 lost again. What contradicts it is kept and shown beside it.
@@ -16,16 +16,20 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.light.headers import HeaderTrust
 from protocol.light.news import check_outcome
-from protocol.messages.committee import SignedBatch
+from protocol.messages.committee import SignedBatch, header_digest
 from protocol.messages.results import (
     CommittedNews,
     Content,
     Observation,
     Outcome,
     OutcomeNews,
+    SettledNews,
     Verdict,
 )
 from protocol.results.commitment import ResultError, check_commit, check_reveal, commit_of
+
+CLAIMS_MAX = 8
+"""Headers of one lane that are looked for on the chain; honest oracles name one."""
 
 
 class Level(IntEnum):
@@ -39,6 +43,8 @@ class Level(IntEnum):
     """2f+1 oracles signed that this is the result, committed and opened in time."""
     FINALIZED = 3
     """The verdict stands in the results tree of a final header."""
+    SETTLED = 4
+    """The contract accepted such a header, in a final block of its chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,15 @@ class Final:
     """Of the leaf in the results tree."""
     paid_wei: int
     """When it was decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The header that settles a verdict."""
+
+    epoch: int
+    height: int
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,9 @@ class LaneLevels:
         self.proved: dict[Level, None] = {}
         """The levels of which the proof is here, as they came: one above may come before one below."""
         self.final: Final | None = None
+        self.claims: dict[Digest, Checkpoint] = {}
+        """Headers that hold the verdict, and of which an oracle says that the contract accepted them."""
+        self.settled: Checkpoint | None = None
         self.evidence: dict[NodeId, tuple[SignedBatch, SignedBatch]] = {}
         """Two batches of one oracle with two values for this lane."""
         self._agreeing: set[NodeId] = set()
@@ -125,7 +143,7 @@ class LaneLevels:
     @property
     def against(self) -> str:
         """Why it is not certain, in a word or two; empty where nothing speaks against it."""
-        if self.level is Level.FINALIZED:
+        if self.final is not None:
             return ""
         if self._refused is not None:
             return self._told(self._refused)
@@ -170,20 +188,23 @@ class LaneLevels:
     def _take_value(self, oracle: NodeId, value: Observation, signed: SignedBatch) -> None:
         if self._is_own(value):
             self._agreeing.add(oracle)
-        if self.level is Level.FINALIZED:
+        if self.final is not None:
             return
         first = self._values.setdefault(oracle, (value, signed))
         if first[0] != value:
             self.evidence.setdefault(oracle, (first[1], signed))
 
-    def outcome(self, news: OutcomeNews) -> bool:
+    def outcome(self, news: OutcomeNews | SettledNews) -> bool:
         """A verdict in the results tree. Raises RemoteProtocolError for one of another lane, or without its proof."""
         outcome, result = news.outcome, self.result
         place = (outcome.session, outcome.task, outcome.lane, outcome.home_epoch)
         if place != (result.session, result.task, result.lane, result.home_epoch):
             raise ResultError("outcome", "it is another lane's")
         header = check_outcome(self._trust, news)
-        if self.level is Level.FINALIZED:
+        if isinstance(news, SettledNews) and self._is_own(outcome) and len(self.claims) < CLAIMS_MAX:
+            digest = header_digest(self._domain, header)
+            self.claims.setdefault(digest, Checkpoint(header.epoch, header.height, digest))
+        if self.final is not None:
             return False
         if not self._is_own(outcome):
             changed, self._refused = self._refused != outcome, outcome
@@ -191,6 +212,14 @@ class LaneLevels:
         self.final = Final(header.epoch, header.height, news.proof.index, outcome.paid_wei)
         self._values.clear()
         return self._reach(Level.FINALIZED)
+
+    def accepted(self, digest: Digest) -> bool:
+        """The client's own look at the chain: the contract accepted a header. Spec: [LEVEL-SETTLED.1]"""
+        if self.settled is not None or digest not in self.claims:
+            return False
+        self.settled = self.claims[digest]
+        self.claims.clear()
+        return self._reach(Level.SETTLED)
 
     def _is_own(self, said: Observation | Outcome) -> bool:
         return (said.verdict, said.root, said.count) == (Verdict.OK, self.result.root, self.result.count)

@@ -6,7 +6,7 @@ from protocol.ledger.records import Section
 from protocol.ledger.sessions import Session
 from protocol.light.headers import HeaderTrust
 from protocol.messages.committee import Header
-from protocol.messages.results import OutcomeNews, SessionNews
+from protocol.messages.results import OutcomeNews, SessionNews, SettledNews
 from protocol.results.mountain import outcome_leaf, verify_proof
 
 
@@ -16,7 +16,7 @@ class UnprovedError(RemoteProtocolError):
     code = "remote/unproved"
 
 
-def check_outcome(trust: HeaderTrust, news: OutcomeNews) -> Header:
+def check_outcome(trust: HeaderTrust, news: OutcomeNews | SettledNews) -> Header:
     """The final header whose results tree holds the outcome. Raises CommitteeError, SignatureError, UnprovedError.
 
     Spec: [LIGHT-OUTCOME.1]

@@ -9,6 +9,7 @@ BENCHES = {
     "committee": "heights a second, time to final, bytes and signatures of committees of 4 to 31",
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
     "flood": "honest first tokens and a node's memory before, during and after each attack at the seam",
+    "gas": "what checkpoints, hand-overs, draws, withdrawals and slashes cost, and each task of a checkpoint",
     "idle": "memory and CPU of a node that has nothing to do",
     "levels": "time from the end of an answer until it is committed, certified and finalized, on a real testnet",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",

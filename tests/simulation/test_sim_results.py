@@ -16,6 +16,7 @@ from tests.simulation.played import play
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = range(40)
 LONG_SEEDS = range(1_000, 1_400)
+TURNING_SEEDS = range(2_000, 2_100)
 HASHED = range(2)
 MISTAKES_MIN = 10
 
@@ -27,6 +28,11 @@ def test_no_seed_violates_anything() -> None:
 @pytest.mark.long
 def test_none_of_many_seeds_violates_anything() -> None:
     play("results", LONG_SEEDS, 5_000)
+
+
+@pytest.mark.long
+def test_none_of_many_seeds_whose_committees_take_turns_violates_anything() -> None:
+    play("results-turns", TURNING_SEEDS, 5_000)
 
 
 @pytest.mark.parametrize("profile", sorted(set(PROFILES) - {"results"}))

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from protocol.committee.election import Candidate, committee_root, elect, epoch_seed, leader_order
+from protocol.committee.election import Candidate, committee_root, draw_seed, elect, epoch_seed, leader_order
 from protocol.core.ids import Digest, NetworkId, NodeId
 
 ELECTION = Path(__file__).with_name("election.json")
@@ -17,11 +17,12 @@ ELECTION = Path(__file__).with_name("election.json")
 MANIFEST = {
     "suite": "election",
     "format": 1,
-    "rules": ["ELECTION-DRAW.1", "ELECTION-LEADER.1", "ELECTION-ROOT.1"],
+    "rules": ["ELECTION-DRAW.1", "ELECTION-LEADER.1", "ELECTION-ROOT.1", "ELECTION-SEED.1"],
     "reading": (
         "bytes are hex, weights decimal strings of wei; draws: elected is elect(seed, candidates as [node, stake], "
         "cap, current, size), in the order of the draw; leaders: root and seed of a committee's epoch under "
-        "network_id, and for each turn the places that lead its heights"
+        "network_id, and for each turn the places that lead its heights; seeds: what an epoch's committee is drawn "
+        "from, given the hash of an EVM block"
     ),
 }
 
@@ -57,6 +58,7 @@ def election_vectors() -> dict[str, Any]:
         "manifest": MANIFEST,
         "draws": [_draw(name, *case) for name, case in STAKES.items()],
         "leaders": [_leaders(size, epoch) for size, epoch in ((4, 1), (7, 2), (31, 2**40))],
+        "seeds": [_seed(epoch) for epoch in (2, 3, 2**40)],
     }
 
 
@@ -86,6 +88,12 @@ def _leaders(size: int, epoch: int) -> dict[str, Any]:
         "seed": seed.hex(),
         "turns": [[turn, list(leader_order(seed, turn, size))] for turn in (0, 1, 2**32)],
     }
+
+
+def _seed(epoch: int) -> dict[str, Any]:
+    block_hash = Digest(hashlib.sha256(b"block" + epoch.to_bytes(8, "big")).digest())
+    seed = draw_seed(NETWORK, epoch, block_hash)
+    return {"network_id": NETWORK.hex(), "epoch": epoch, "block_hash": block_hash.hex(), "seed": seed.hex()}
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
 from protocol.roles.client.events import (
     AskTask,
     CancelAsk,
+    CheckpointClaimed,
     CloseAsked,
     ConnectRouter,
     Deliver,
+    HeaderAccepted,
     Item,
     LaneReported,
     OpenAsked,
@@ -20,16 +22,19 @@ from protocol.roles.client.events import (
     TaskLevel,
     TaskOver,
     TaskText,
+    TaskTranscript,
 )
 from protocol.roles.client.machine import ClientMachine
 
 __all__ = [
     "AskTask",
     "CancelAsk",
+    "CheckpointClaimed",
     "ClientMachine",
     "CloseAsked",
     "ConnectRouter",
     "Deliver",
+    "HeaderAccepted",
     "Item",
     "LaneReported",
     "OpenAsked",
@@ -44,4 +49,5 @@ __all__ = [
     "TaskLevel",
     "TaskOver",
     "TaskText",
+    "TaskTranscript",
 ]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from protocol.core.genesis import Genesis
-from protocol.core.ids import ModelDigest, NetworkId, NodeId, SessionId
+from protocol.core.ids import Digest, ModelDigest, NetworkId, NodeId, SessionId
 from protocol.core.machine import NO_KEY, Key
-from protocol.light.levels import Final, Level
+from protocol.light.levels import Checkpoint, Final, Level
 from protocol.messages.greeting import RouterHello
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
@@ -13,7 +13,7 @@ from protocol.messages.sessions import (
     SessionOpen,
     SessionReady,
 )
-from protocol.messages.tasks import EndRecord, LaneEnded, PromptMessage, SegmentHead
+from protocol.messages.tasks import EndRecord, LaneEnded, Prompt, PromptMessage, SegmentHead, TaskOrder
 from protocol.session.auction import VerifiedAuction
 
 Handle = int
@@ -67,6 +67,8 @@ class AskTask:
     seed: bytes
     max_tokens: int
     timeout_ms: int
+    transcript: bool = False
+    """Deliver a TaskTranscript as well, just before the TaskOver of a signed end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,20 @@ class CloseAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderAccepted:
+    """The program's own look at the chain: the contract accepted a header, in a final block."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class RouterReady:
     """The router answered: its network and the models it knows miners for."""
 
     hello: RouterHello
     genesis: Genesis
+    oracles: int = 0
+    """In the present committee; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +171,19 @@ class TaskText:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskTranscript:
+    """All that an answer's result root is computed from: for whoever has to prove it to others."""
+
+    order: TaskOrder
+    prompt: Prompt
+    heads: tuple[SegmentHead, ...]
+    ids: tuple[int, ...]
+    texts: tuple[bytes, ...]
+    """Each token's share of the text."""
+    end: EndRecord
+
+
+@dataclass(frozen=True, slots=True)
 class TaskOver:
     """The one terminal event of a task: a signed end, or a code that says why there is none."""
 
@@ -190,6 +214,16 @@ class TaskLevel:
     """Why it will not rise, in a word or two, such as ``late`` or ``another result``; empty as long as it may."""
     evidence: int
     """Oracles that signed two values for it."""
+    settled: Checkpoint | None = None
+    """What settled it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointClaimed:
+    """An oracle says that the contract accepted a header that holds the verdict: whoever can ask the chain, does, and
+    tells the machine by HeaderAccepted."""
+
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +247,10 @@ Item = (
     | SessionOver
     | TaskHead
     | TaskText
+    | TaskTranscript
     | TaskOver
     | TaskLevel
+    | CheckpointClaimed
 )
 
 

@@ -11,16 +11,16 @@ from protocol.core.signing import typed_digest
 from protocol.light.headers import place
 from protocol.light.levels import CheckedBatch, LaneLevels, Result, check_batch
 from protocol.light.news import check_session
-from protocol.messages.results import CommittedNews, ObservedNews, OutcomeNews, SessionNews
+from protocol.messages.results import CommittedNews, ObservedNews, OutcomeNews, SessionNews, SettledNews
 from protocol.results.commitment import chain_heads, result_root
-from protocol.roles.client.events import Deliver, SessionReserved, TaskLevel
+from protocol.roles.client.events import CheckpointClaimed, Deliver, SessionReserved, TaskLevel
 from protocol.roles.client.state import Checked, Held, Session, Settling, Task
 from protocol.session.transcript import close_chain
 
 SETTLING_MAX = 256
 """Answers of a session that may still rise; beyond it the oldest is let go."""
 
-News = CommittedNews | ObservedNews | OutcomeNews
+News = CommittedNews | ObservedNews | OutcomeNews | SettledNews
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Levels:
         if len(session.settling) > SETTLING_MAX:
             session.settling.popitem(last=False)
         moved = [self._take(settling, checked) for checked in session.early]
-        return [self._told(settling, now_ms)] if any(moved) else []
+        told = [self._told(settling, now_ms)] if any(moved) else []
+        return [*told, *self._claimed(settling)]
 
     @staticmethod
     def _result(task: Task) -> Result:
@@ -68,8 +69,24 @@ class Levels:
             return []
         if tasks & session.tasks.keys():
             session.early.append(checked)
-        named = [session.settling[task] for task in sorted(tasks & session.settling.keys())]
-        return [self._told(settling, now_ms) for settling in named if self._take(settling, checked)]
+        effects: list[object] = []
+        for task in sorted(tasks & session.settling.keys()):
+            settling = session.settling[task]
+            effects += [self._told(settling, now_ms)] if self._take(settling, checked) else []
+            effects += self._claimed(settling)
+        return effects
+
+    def accepted(self, digest: Digest, now_ms: int) -> list[object]:
+        """The program saw on the chain that the contract accepted a header. Spec: [LEVEL-SETTLED.1]"""
+        answers = (settling for session in self.held.sessions.values() for settling in session.settling.values())
+        return [self._told(settling, now_ms) for settling in answers if settling.lane.accepted(digest)]
+
+    @staticmethod
+    def _claimed(settling: Settling) -> list[object]:
+        """Headers that the program is to look for on the chain."""
+        new = [claim.digest for claim in settling.lane.claims.values() if claim.digest not in settling.asked]
+        settling.asked.update(new)
+        return [Deliver(settling.handle, CheckpointClaimed(digest)) for digest in new]
 
     def reserved(self, session: Session, news: SessionNews) -> list[object]:
         """What a router passed on of the session's reservation. Spec: [LIGHT-SESSION.1]"""
@@ -88,7 +105,7 @@ class Levels:
         match news:
             case CommittedNews():
                 return news, {news.signed.commit.task}
-            case OutcomeNews():
+            case OutcomeNews() | SettledNews():
                 return news, {news.outcome.task}
         router = session.router
         batch = check_batch(session.domain, router.known.params, router.followed.trust, news.signed)
@@ -100,7 +117,7 @@ class Levels:
             match checked:
                 case CommittedNews():
                     return settling.lane.committed(checked)
-                case OutcomeNews():
+                case OutcomeNews() | SettledNews():
                     return settling.lane.outcome(checked)
                 case CheckedBatch():
                     return settling.lane.observed(checked)
@@ -112,5 +129,5 @@ class Levels:
     def _told(settling: Settling, now_ms: int) -> Deliver:
         lane = settling.lane
         after_ms = now_ms - settling.ended_ms
-        known = (lane.agreeing, lane.members, lane.final, lane.against, len(lane.evidence))
+        known = (lane.agreeing, lane.members, lane.final, lane.against, len(lane.evidence), lane.settled)
         return Deliver(settling.handle, TaskLevel(lane.level, tuple(lane.proved), after_ms, *known))

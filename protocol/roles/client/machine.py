@@ -17,9 +17,9 @@ from protocol.core.machine import (
     Send,
 )
 from protocol.core.signing import Sign, typed_digest, verify
-from protocol.light.headers import HeaderTrust, place
-from protocol.messages.committee import Certified, header_digest
+from protocol.messages.committee import header_digest
 from protocol.messages.greeting import ClientHello, RouterHello
+from protocol.messages.handover import HandOvers
 from protocol.messages.results import (
     CommittedNews,
     LedgerNews,
@@ -27,6 +27,7 @@ from protocol.messages.results import (
     OutcomeNews,
     SessionClose,
     SessionNews,
+    SettledNews,
 )
 from protocol.messages.sessions import (
     ROUTERS_MAX,
@@ -39,6 +40,7 @@ from protocol.messages.sessions import (
     session_id,
 )
 from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
+from protocol.roles.client.chain import Chain
 from protocol.roles.client.direct import DirectStreams
 from protocol.roles.client.events import (
     AskTask,
@@ -47,16 +49,17 @@ from protocol.roles.client.events import (
     ConnectRouter,
     Deliver,
     Handle,
+    HeaderAccepted,
     OpenAsked,
     RouterGone,
     RouterReady,
     SessionAssigned,
     SessionOver,
 )
-from protocol.roles.client.levels import Levels
+from protocol.roles.client.levels import Levels, News
 from protocol.roles.client.orders import U32_MAX, WEI_MAX
 from protocol.roles.client.seeking import Seeking
-from protocol.roles.client.state import Chain, Held, Router, Session
+from protocol.roles.client.state import Greeting, Held, Router, Session
 from protocol.roles.client.tasks import GRACE_MS, Tasks
 from protocol.session.auction import verify_bid_set
 from protocol.session.lifecycle import TERMINAL_CODES, SessionFact, TaskFact
@@ -95,6 +98,8 @@ class ClientMachine:
             case CloseAsked():
                 session = self._held.sessions.get(event.handle)
                 return self._close(session, "session_closed", "closed") if session else []
+            case HeaderAccepted():
+                return self._levels.accepted(event.digest, now_ms)
             case Received() if event.channel in self._held.direct:
                 return self._direct.received(event.channel, event.message, now_ms)
             case Received():
@@ -118,7 +123,6 @@ class ClientMachine:
         return [Open(channel, event.router, "client"), Send(channel, ClientHello())]
 
     def _hello(self, router: Router, hello: RouterHello, now_ms: int) -> list[object]:
-        self._held.deadlines.clear(("router", router.handle))
         try:
             genesis = parse_genesis(hello.genesis)
         except ParameterError as error:
@@ -130,13 +134,22 @@ class ClientMachine:
             return self._refuse_router(router, f"it serves network {served}, the address names {expected}", now_ms)
         chain = self._chain_of(genesis)
         try:
-            self._follow(chain, hello.certified)
+            asks = chain.greeted(router.channel, hello.certified)
         except RemoteProtocolError as error:
             return self._refuse_router(router, f"the header that it shows is not final: {error}", now_ms)
-        router.genesis, router.chain = genesis, chain
+        router.greeting = Greeting(hello, genesis, chain)
+        return [*asks, *self._greeted(router, router.greeting, now_ms)]
+
+    def _greeted(self, router: Router, greeting: Greeting, now_ms: int) -> list[object]:
+        """It is ready as soon as what it has shown is checked."""
+        if greeting.chain.awaits(router.channel):
+            return []
+        self._held.deadlines.clear(("router", router.handle))
+        router.genesis, router.chain, router.greeting = greeting.genesis, greeting.chain, None
         effects: list[object] = []
         if router.handle > 0:
-            effects.append(Deliver(router.handle, RouterReady(hello, genesis)))
+            oracles = len(greeting.chain.trust.members_of(greeting.chain.epoch) or greeting.chain.trust.members)
+            effects.append(Deliver(router.handle, RouterReady(greeting.hello, greeting.genesis, oracles)))
         waiting, router.awaited_by = router.awaited_by, {}
         for handle in waiting:
             session = self._held.sessions.get(handle)
@@ -149,18 +162,24 @@ class ClientMachine:
         network = genesis.network_id()
         sessions = (session.router for session in self._held.sessions.values())
         for router in (*self._held.by_channel.values(), *sessions):
+            if router.greeting is not None and router.greeting.genesis.network_id() == network:
+                return router.greeting.chain
             if router.chain is not None and router.known.network_id() == network:
                 return router.chain
-        return Chain(HeaderTrust(genesis))
+        return Chain(genesis)
 
-    @staticmethod
-    def _follow(chain: Chain, certified: Certified | None) -> None:
-        """Raises RemoteProtocolError for a header that is not final. Spec: [LIGHT-HEADER.1]"""
-        if certified is None:
-            return
-        header = chain.trust.check(certified)
-        if chain.header is None or place(header) > place(chain.header):
-            chain.header = header
+    def _told_of_committee(self, router: Router, message: LedgerNews | HandOvers, now_ms: int) -> list[object]:
+        """A router shows a header, or whom epochs were handed over to. Raises RemoteProtocolError."""
+        greeting = router.greeting
+        chain = router.chain if greeting is None else greeting.chain
+        if chain is None:
+            # It may be told before the greeting is answered, which then shows a later header.
+            return []
+        if isinstance(message, LedgerNews):
+            chain.follow(router.channel, message.certified)
+            return []
+        asks = chain.took(router.channel, message)
+        return asks if greeting is None else [*asks, *self._greeted(router, greeting, now_ms)]
 
     def _refuse_router(self, router: Router, why: str, now_ms: int) -> list[object]:
         gone = self._router_gone(router, "bad_request", f"the router is refused: {why}", now_ms)
@@ -174,6 +193,7 @@ class ClientMachine:
         self, router: Router, code: str, detail: str, now_ms: int, *, at_fault: bool = False
     ) -> list[object]:
         held = self._held
+        self._forget(router)
         held.by_channel.pop(router.channel, None)
         if held.routers.get(router.node) is router:
             del held.routers[router.node]
@@ -295,6 +315,7 @@ class ClientMachine:
         held = self._held
         unneeded = [r for r in held.by_channel.values() if r.handle < 0 and not r.sessions and not r.awaited_by]
         for router in unneeded:
+            self._forget(router)
             del held.by_channel[router.channel]
             if held.routers.get(router.node) is router:
                 del held.routers[router.node]
@@ -310,22 +331,29 @@ class ClientMachine:
         message = event.message
         try:
             match message:
-                case RouterHello() if router.genesis is None:
+                case RouterHello() if router.genesis is None and router.greeting is None:
                     return self._hello(router, message, now_ms)
                 case SessionReady() | SessionEnded() | SessionResumed():
                     return self._about_session(router, message, now_ms)
                 case LaneEnded() | SegmentStart() | FrameMessage() | TaskFailed():
                     return self._about_task(router, message, now_ms)
-                case LedgerNews():
-                    # A turn of the epoch may be told before the greeting is answered, which then shows a later header.
-                    if router.chain is not None:
-                        self._follow(router.chain, message.certified)
-                    return []
-                case CommittedNews() | ObservedNews() | OutcomeNews() | SessionNews() if router.chain is not None:
+                case LedgerNews() | HandOvers():
+                    return self._told_of_committee(router, message, now_ms)
+                case CommittedNews() | ObservedNews() | OutcomeNews() | SettledNews() | SessionNews() if (
+                    router.chain is not None
+                ):
                     return self._about_results(router, message, now_ms)
         except RemoteProtocolError as error:
             return self._broke_rule(router, f"the router broke a rule: {error}", now_ms)
         return self._broke_rule(router, f"the router sent {type(message).__name__} out of place", now_ms)
+
+    @staticmethod
+    def _forget(router: Router) -> None:
+        """Nothing more is heard on its stream."""
+        chain = router.chain if router.greeting is None else router.greeting.chain
+        if chain is not None:
+            chain.gone(router.channel)
+        router.greeting = None
 
     def _broke_rule(self, router: Router, why: str, now_ms: int) -> list[object]:
         return [Close(router.channel), *self._router_gone(router, "router_lost", why, now_ms, at_fault=True)]
@@ -346,14 +374,12 @@ class ClientMachine:
             return self._seeking.refused(session, message, now_ms)
         return self._session_over(session, _known(message.code), message.detail, message.retry_after_ms)
 
-    def _about_results(
-        self, router: Router, message: CommittedNews | ObservedNews | OutcomeNews | SessionNews, now_ms: int
-    ) -> list[object]:
+    def _about_results(self, router: Router, message: News | SessionNews, now_ms: int) -> list[object]:
         """News that a router passes on, or has kept for the time that this client was away."""
         match message:
             case CommittedNews():
                 name = message.signed.commit.session
-            case OutcomeNews():
+            case OutcomeNews() | SettledNews():
                 name = message.outcome.session
             case _:
                 name = message.session

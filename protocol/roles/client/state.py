@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 
 from protocol.core.deadlines import Deadlines
 from protocol.core.genesis import Genesis
-from protocol.core.ids import NodeId, SessionId
+from protocol.core.ids import Digest, NodeId, SessionId
 from protocol.core.machine import Channel, ChannelNumbers
 from protocol.core.signing import Domain, Sign
-from protocol.light.headers import HeaderTrust
 from protocol.light.levels import CheckedBatch, LaneLevels
-from protocol.messages.committee import Header
-from protocol.messages.results import CommittedNews, OutcomeNews
+from protocol.messages.greeting import RouterHello
+from protocol.messages.results import CommittedNews, OutcomeNews, SettledNews
 from protocol.messages.sessions import Assignment, SessionOpen, SignedTerm
 from protocol.messages.tasks import AckMessage, Continuation, Prompt, SegmentHead, TaskOrder
+from protocol.roles.client.chain import Chain
 from protocol.roles.client.events import Handle
 from protocol.session.lifecycle import (
     Lifecycle,
@@ -30,25 +30,11 @@ OVER_DIRECTLY_MAX = 64
 """At least as many orders as a session may have open at once."""
 
 
-Checked = CommittedNews | OutcomeNews | CheckedBatch
+Checked = CommittedNews | OutcomeNews | SettledNews | CheckedBatch
 """News as they are kept: a batch speaks of many answers, and its signature is checked once."""
 
 EARLY_MAX = 64
 """News of answers that have not ended here: where frames come directly they may be later than the news."""
-
-
-@dataclass(slots=True)
-class Chain:
-    """What is known of a network's committee, from whatever router."""
-
-    trust: HeaderTrust
-    header: Header | None = None
-    """The latest final one that was seen."""
-
-    @property
-    def epoch(self) -> int:
-        """The present one, as far as is known; 0 where there is no committee."""
-        return self.header.epoch if self.header is not None else 0
 
 
 @dataclass(slots=True)
@@ -58,6 +44,17 @@ class Settling:
     handle: Handle
     ended_ms: int
     lane: LaneLevels
+    asked: set[Digest] = field(default_factory=set)
+    """Headers of which an oracle says that the contract accepted them, and that the program was told to look for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a router said of itself, while it has yet to show how the committee of its header came about."""
+
+    hello: RouterHello
+    genesis: Genesis
+    chain: Chain
 
 
 @dataclass(slots=True)
@@ -69,6 +66,7 @@ class Router:
     node: NodeId
     channel: Channel
     expected_network: bytes | None
+    greeting: Greeting | None = None
     genesis: Genesis | None = None
     chain: Chain | None = None
     sessions: dict[SessionId, "Session"] = field(default_factory=dict)
@@ -189,6 +187,8 @@ class Task:
     """When the last frame came on the direct stream."""
     gap_ms: int = 0
     """The longest time between two of them."""
+    transcript: bool = False
+    """Whether the program wants it."""
 
     def segments(self) -> list[SegmentHead]:
         """The heads that the answer is made of: one that brought no token leaves no trace, unless it is the last."""

@@ -17,7 +17,16 @@ from protocol.messages.tasks import (
     SubmitTask,
     TaskOrder,
 )
-from protocol.roles.client.events import AskTask, Deliver, Handle, LaneReported, TaskHead, TaskOver, TaskText
+from protocol.roles.client.events import (
+    AskTask,
+    Deliver,
+    Handle,
+    LaneReported,
+    TaskHead,
+    TaskOver,
+    TaskText,
+    TaskTranscript,
+)
 from protocol.roles.client.levels import Levels
 from protocol.roles.client.orders import find_fault, order_of, prompt_of
 from protocol.roles.client.state import Held, Session, Task, Withheld
@@ -70,6 +79,7 @@ class Tasks:
             session=session,
             verifier=LaneVerifier(session.domain, self._expect(session, order, session.assignment)),
             direct=session.direct is not None and session.direct.ready,
+            transcript=event.transcript,
         )
         task.life.take(TaskFact.ORDERED)
         task.life.take(TaskFact.STARTED)
@@ -273,7 +283,15 @@ class Tasks:
             # Whoever is to blame, what was shown is not the whole answer.
             detail = f"{detail} ({_cut(task.verifier)})"
         over = TaskOver(end, code, detail, retry_after_ms, task.verifier.index, task.frames)
-        return [Deliver(task.handle, over)]
+        return [*self._transcript(task), Deliver(task.handle, over)]
+
+    @staticmethod
+    def _transcript(task: Task) -> list[object]:
+        end = task.verifier.end
+        if end is None or not task.transcript:
+            return []
+        heads, texts = tuple(task.segments()), tuple(task.texts)
+        return [Deliver(task.handle, TaskTranscript(task.order, task.prompt, heads, tuple(task.ids), texts, end))]
 
 
 def _cut(verifier: LaneVerifier) -> str:

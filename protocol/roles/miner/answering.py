@@ -1,5 +1,8 @@
 """The miner under test: a machine of its own that answers the committee's oracles, on one slot, in turns.
 
+An idle miner hears little of the committee, so an oracle that it does not know is asked for the hand-overs that made it
+one; what it says meanwhile waits.
+
 A challenge is answered like an order, but nobody pays for it. So oracles wait in a queue, at most one challenge each;
 one is answered at a time; and an oracle that was served waits as long as that took before it is served again. The slot
 is one that is not offered to sessions.
@@ -7,6 +10,7 @@ is one that is not offered to sessions.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 
 from msgspec import structs
 
@@ -26,6 +30,8 @@ from protocol.core.machine import (
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain
+from protocol.light.committee_links import HAND_OVERS
+from protocol.light.handovers import HandOverAsker, HandOverBook
 from protocol.messages.audits import (
     AnswerEnded,
     AnswerTokens,
@@ -37,6 +43,7 @@ from protocol.messages.audits import (
     Transcript,
     TranscriptAsked,
 )
+from protocol.messages.handover import HandOvers
 from protocol.results.audit import transcript_root
 from protocol.results.challenge import check_challenge, is_complete, question
 from protocol.roles.miner.events import (
@@ -50,6 +57,8 @@ from protocol.roles.miner.events import (
 from protocol.roles.miner.transcripts import KeepTranscript, Transcripts
 
 STREAMS_PER_ORACLE = 2
+STRANGERS_MAX = 8
+"""Streams of peers that are not known to be oracles."""
 SILENT_MS = 5_000
 """An oracle asks at once, and gives its challenge as soon as it hears that a slot is held."""
 RETRY_AFTER_MS = 1_000
@@ -61,7 +70,8 @@ class AnswerSettings:
 
     node: NodeId
     models: Collection[ModelDigest]
-    oracles: Collection[NodeId]
+    hand_overs: HandOverBook
+    """The committees, as far as they are known here."""
     build: str
     """Of the engine."""
 
@@ -94,6 +104,9 @@ class AnswerMachine:
         self._domain = domain
         self._params = params
         self._peers: dict[Channel, NodeId] = {}
+        self._strangers: dict[Channel, Message | None] = {}
+        """Streams of peers that are no oracles as far as is known, and the one message that waits until it is."""
+        self._asker = HandOverAsker(settings.hand_overs, HAND_OVERS)
         self._waiting: dict[Channel, Challenge] = {}
         """In the order they came."""
         self._turn: _Turn | None = None
@@ -130,26 +143,59 @@ class AnswerMachine:
 
     def _opened(self, event: ChannelOpened, now_ms: int) -> list[object]:
         streams = sum(peer == event.peer for peer in self._peers.values())
-        if event.peer not in self._settings.oracles or streams >= STREAMS_PER_ORACLE:
+        known = self._is_oracle(event.peer)
+        if streams >= STREAMS_PER_ORACLE or (not known and len(self._strangers) >= STRANGERS_MAX):
             return [Close(event.channel)]
         self._peers[event.channel] = event.peer
         self._silent.set(event.channel, now_ms + SILENT_MS)
-        return []
+        if known or not self._settings.hand_overs.trust.members:
+            return [] if known else self._turn_away(event.channel)
+        self._strangers[event.channel] = None
+        return self._asker.ask(event.channel)
+
+    def _is_oracle(self, peer: NodeId) -> bool:
+        """Of the last committee that is known, or the one before: which of them is the present one is not known."""
+        trust = self._settings.hand_overs.trust
+        return peer in chain(trust.members, trust.members_of(trust.epoch - 1))
+
+    def _from_stranger(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        """Hand-overs show whether it is an oracle. Raises RemoteProtocolError."""
+        if not isinstance(message, HandOvers):
+            if self._strangers[channel] is not None:
+                raise RemoteProtocolError("an oracle shows first that it is one")
+            self._strangers[channel] = message
+            return []
+        effects = self._asker.took(channel, message)
+        if self._asker.waits(channel):
+            return effects
+        waited = self._strangers.pop(channel)
+        if not self._is_oracle(self._peers[channel]):
+            return [*effects, *self._turn_away(channel)]
+        return effects if waited is None else [*effects, *self._said(channel, waited, now_ms)]
+
+    def _turn_away(self, channel: Channel) -> list[object]:
+        self._forget(channel)
+        return [Close(channel)]
 
     def _received(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
         peer = self._peers[channel]
         try:
-            match message:
-                case ChallengeOffered():
-                    return self._offered(channel, peer, message.challenge)
-                case ChallengeGiven():
-                    return self._given(channel, message, now_ms)
-                case TranscriptAsked():
-                    return self._asked(channel, message, now_ms)
-            raise RemoteProtocolError(f"{type(message).__name__} is not for a miner under test")
+            if channel in self._strangers:
+                return self._from_stranger(channel, message, now_ms)
+            return self._said(channel, message, now_ms)
         except RemoteProtocolError as error:
             note = Note("answers.broke-rule", (("oracle", peer.hex()), ("why", str(error))))
             return [*self._drop(channel, now_ms), Close(channel), note]
+
+    def _said(self, channel: Channel, message: Message, now_ms: int) -> list[object]:
+        match message:
+            case ChallengeOffered():
+                return self._offered(channel, self._peers[channel], message.challenge)
+            case ChallengeGiven():
+                return self._given(channel, message, now_ms)
+            case TranscriptAsked():
+                return self._asked(channel, message, now_ms)
+        raise RemoteProtocolError(f"{type(message).__name__} is not for a miner under test")
 
     # Challenges
 
@@ -253,6 +299,8 @@ class AnswerMachine:
 
     def _forget(self, channel: Channel) -> None:
         self._peers.pop(channel, None)
+        self._strangers.pop(channel, None)
+        self._asker.gone(channel)
         self._waiting.pop(channel, None)
         self._silent.clear(channel)
 

@@ -24,6 +24,7 @@ from protocol.core.machine import (
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
+from protocol.messages.handover import HandOvers
 from protocol.messages.results import SessionNews
 from protocol.messages.sessions import Announcement, LeaseRelease, LeaseRequest
 from protocol.messages.tasks import AckMessage, AttachDirect, CancelTask, RelayTask, StartTask
@@ -137,6 +138,8 @@ class MinerMachine:
                 return self._tasks.cancel(channel, message, now_ms)
             case SessionNews():
                 return self._reserved(message, now_ms)
+            case HandOvers():
+                return self._proving.handed_over(channel, message)
             case LeaseRelease():
                 return [*self._slots.drop(channel), Close(channel)]
         raise RemoteProtocolError(f"{type(message).__name__} is not for a miner")

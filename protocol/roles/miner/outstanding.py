@@ -4,7 +4,7 @@ What a commit binds is durable before it leaves. A lane that could be copied is 
 commits of its task, so at least one correct one does not; and not before.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -16,10 +16,10 @@ from protocol.core.ids import NodeId
 from protocol.core.machine import Key, Note, Persist, Publish, Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, typed_digest, verify
+from protocol.light.committee_links import CommitteeLinks
 from protocol.messages.envelope import seal
 from protocol.messages.results import COMMITS_MAX, Commits, Outcome, RevealAsked, Verdict
 from protocol.messages.tasks import AckMessage
-from protocol.results.links import OracleLinks
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Lease
 from protocol.roles.miner.result import (
@@ -64,8 +64,7 @@ class Outstanding:
         sign: Sign,
         node: NodeId,
         salt_key: bytes,
-        links: OracleLinks,
-        faulty_max: int,
+        links: CommitteeLinks,
         kept: Mapping[bytes, StoredResult],
     ) -> None:
         self._domain = domain
@@ -74,9 +73,9 @@ class Outstanding:
         self._node = node
         self._salt_key = salt_key
         self._links = links
-        self._faulty_max = faulty_max
-        """f: so many oracles may ask for what a correct one would not."""
         self.held: OrderedDict[bytes, Result] = OrderedDict()
+        self.homes: Counter[int] = Counter()
+        """Their home epochs: the committees that they are told to."""
         self._of_task: dict[tuple[bytes, int], list[Result]] = {}
         self._bare: dict[bytes, None] = {}
         """Commits that leave alone, at the next tick."""
@@ -138,10 +137,20 @@ class Outstanding:
             result.asked_by.add(oracle)
             if result.opened:
                 effects += self._links.send(oracle, result.reveal(), RESULTS)
-            elif not result.stored.asked and len(result.asked_by) > self._faulty_max:
+            elif not result.stored.asked and self._may_open(result):
                 result.stored = msgspec.structs.replace(result.stored, asked=True)
                 effects += [*self._advance(result, now_ms), self._record(result)]
         return effects
+
+    def _may_open(self, result: Result) -> bool:
+        """Whether so many of its home's oracles asked that one of them is correct."""
+        home = self._home(result)
+        return len(result.asked_by.intersection(home)) > (len(home) - 1) // 3
+
+    def _home(self, result: Result) -> tuple[NodeId, ...]:
+        """Who observes it. As long as that is not known, whoever is the last that is."""
+        trust = self._links.trust
+        return trust.members_of(result.home_epoch) or trust.members
 
     def waits_for(self, outcome: Outcome) -> bool:
         """Whether the outcome of a lane is news here."""
@@ -171,7 +180,7 @@ class Outstanding:
 
     def turned(self, epoch: int) -> list[object]:
         """An epoch has begun: lanes that cannot be decided any more are given up."""
-        late = [result for result in self.held.values() if result.stored.papers.order.home_epoch + HOMES_KEPT < epoch]
+        late = [result for result in self.held.values() if result.home_epoch + HOMES_KEPT < epoch]
         return [effect for result in late for effect in self._give_up(result)]
 
     # What leaves
@@ -187,9 +196,9 @@ class Outstanding:
         return self._open(result, now_ms)
 
     def _leave(self, result: Result, now_ms: int) -> list[object]:
-        """Commit to each oracle, with the opening where there is one lane."""
+        """Commit to each oracle of its home, with the opening where there is one lane. Spec: [RESULT-HOME.1]"""
         result.opened = result.alone
-        said = self._links.send_all(result.commit(), RESULTS)
+        said = self._links.send_to(self._home(result), result.commit(), RESULTS)
         return [*said, *self._committed(result, now_ms)]
 
     def _committed(self, result: Result, now_ms: int) -> list[object]:
@@ -204,7 +213,7 @@ class Outstanding:
         result.opened = True
         result.delay_ms = self._params.result_resend_ms
         self._clocks.set(("again", result.name), now_ms + result.delay_ms)
-        return self._links.send_all(result.reveal(), RESULTS)
+        return self._links.send_to(self._home(result), result.reveal(), RESULTS)
 
     def _tick(self, now_ms: int) -> list[object]:
         """Bare commits leave, many of them together. Spec: [COMMIT-BATCH.1]"""
@@ -225,7 +234,8 @@ class Outstanding:
 
     def greet(self, oracle: NodeId) -> list[object]:
         """What an oracle is told whose link stands again: the latest; older ones come again in their turn."""
-        left = [result for result in reversed(self.held.values()) if result.committed and result.repeats is None]
+        of_use = (result for result in reversed(self.held.values()) if oracle in self._home(result))
+        left = [result for result in of_use if result.committed and result.repeats is None]
         messages = [message for result in left[:BURST_MAX] for message in result.messages()]
         return [effect for message in messages for effect in self._links.send(oracle, message, RESULTS)]
 
@@ -267,12 +277,14 @@ class Outstanding:
             result.repeats -= 1
         result.delay_ms = min(2 * result.delay_ms, AGAIN_MS_MAX)
         self._clocks.set(("again", name), now_ms + result.delay_ms)
-        return [effect for message in result.messages() for effect in self._links.send_all(message, RESULTS)]
+        home = self._home(result)
+        return [effect for message in result.messages() for effect in self._links.send_to(home, message, RESULTS)]
 
     # The table
 
     def _add(self, name: bytes, stored: StoredResult, result: Result) -> Result:
         self.held[name] = result
+        self.homes[result.home_epoch] += 1
         self._of_task.setdefault(result.task, []).append(result)
         return result
 
@@ -293,6 +305,9 @@ class Outstanding:
 
     def _drop(self, result: Result) -> None:
         del self.held[result.name]
+        self.homes[result.home_epoch] -= 1
+        if not self.homes[result.home_epoch]:
+            del self.homes[result.home_epoch]
         self._bare.pop(result.name, None)
         others = [other for other in self._of_task.pop(result.task) if other is not result]
         if others:

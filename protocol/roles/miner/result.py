@@ -78,6 +78,11 @@ class Result:
         return self.stored.commit.commit.session, self.stored.commit.commit.task
 
     @property
+    def home_epoch(self) -> int:
+        """Whose committee observes it."""
+        return self.stored.papers.order.home_epoch
+
+    @property
     def alone(self) -> bool:
         """Whether the task has one lane: nobody could copy, so commit and opening leave together."""
         return self.stored.papers.session.opening.lanes == 1

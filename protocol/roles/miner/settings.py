@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
+from protocol.light.handovers import HandOverBook
 from protocol.messages.adverts import ModelOffer
 from protocol.messages.sessions import CountersignedBid
 from protocol.roles.miner.result import StoredResult
@@ -22,6 +23,8 @@ class MinerSettings:
     """Countersigned bids of earlier lives by their records in the store, oldest first."""
     genesis: Genesis | None = None
     """Whose committee results are proved to. None, or one without a committee: nobody is told of results."""
+    hand_overs: HandOverBook | None = None
+    """The committees since then, as far as they are known here. None: none but the first."""
     salt_key: bytes = b""
     """32 secret random bytes drawn at process start, from which the salts of commits are derived."""
     results: Mapping[bytes, StoredResult] = field(default_factory=dict)
@@ -32,6 +35,10 @@ class MinerSettings:
     """Of one stream, as the miner claims it when it enlists."""
 
     @property
-    def oracles(self) -> tuple[NodeId, ...]:
-        """The committee; empty where there is none."""
-        return self.genesis.committee if self.genesis is not None else ()
+    def proves(self) -> bool:
+        """Whether there is a committee to prove results to."""
+        return self.genesis is not None and bool(self.genesis.committee)
+
+    def book(self) -> HandOverBook:
+        """The committees that are known at the start."""
+        return self.hand_overs or HandOverBook(self.genesis or Genesis("without a committee"))

@@ -66,7 +66,7 @@ class Tasks:
         generation = (bytes(lease.session), order.task, start.lane)
         lane = Lane(self._params, order, generation, start.prompt.nonce, now_ms, len(emitted), previous, start.delivery)
         lane.earlier = resume.heads if resume is not None else ()
-        if lease.opening.audits and self._settings.oracles:
+        if lease.opening.audits and self._settings.proves:
             lane.draft = Draft(start.prompt, [token for token, _ in emitted], [text for _, text in emitted])
         session = SignedSession(lease.opening, lease.signature)
         lane.papers = Papers(session, order, start.signature, start.assignment, start.assignment_signature)

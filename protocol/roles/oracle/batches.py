@@ -38,7 +38,11 @@ class Batches:
         return self._next_ms
 
     def next(self, view: LedgerView, epoch: int, final: LedgerState, now_ms: int) -> Made | None:
-        """What waits for a batch, at most one an interval, at once if there was none lately. Spec: [BATCH-CONTENT.1]"""
+        """What waits for a batch, at most one an interval, at once if there was none lately. Who is no member of epoch
+        ``epoch`` any more signs what others have signed, too, in batches of the last home epoch that it has.
+
+        Spec: [BATCH-CONTENT.1]
+        """
         if self._stopped:
             return None
         after_ms = self._last_ms + self._params.batch_interval_ms
@@ -48,7 +52,8 @@ class Batches:
         self._next_ms = max(after_ms, now_ms + 1)
         if now_ms < after_ms:
             return None
-        draft = self._outbox.draft(view, epoch, lambda home: self.refusal(home, b"", final) is None, now_ms)
+        latest = max((home for home, members in final.homes.items() if self._signer.me in members), default=epoch)
+        draft = self._outbox.draft(view, latest, lambda home: self.refusal(home, b"", final) is None, now_ms)
         made = None if draft is None else self.sign(draft.home_epoch, draft.content)
         if draft is None or made is None:
             # Nothing may be signed now, or what was due is of no use yet: any event is a reason to look again.

@@ -45,15 +45,19 @@ class LedgerView:
         """See Known."""
         return self._final.homes
 
-    def spoken(self, lane: Lane) -> Collection[NodeId]:
+    def spoken(self, lane: Lane, home_epoch: int | None = None) -> Collection[NodeId]:
         """See Known."""
         found = None if self.state is None else self.state.lane(*lane)
-        return () if found is None else found.values.keys()
+        return () if found is None or home_epoch not in (None, found.home_epoch) else found.values.keys()
 
     def decided(self, lane: Lane) -> bool:
         """See Known."""
         found = None if self.state is None else self.state.lane(*lane)
         return found is not None and found.outcome is not None
+
+    def is_member(self, oracle: NodeId) -> bool:
+        """Whether an oracle is in the present committee."""
+        return self.state is not None and oracle in self.state.homes[self.state.epoch]
 
     def reserved(self, session: bytes) -> bool:
         """See Known."""

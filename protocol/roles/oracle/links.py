@@ -118,6 +118,11 @@ class Links:
         channel = self._out.get(peer)
         return [] if channel is None else [Send(channel, message, key=COMMITTEE)]
 
+    def bring(self, peer: NodeId, message: Message) -> list[object]:
+        """Send to one member, or to a guest: a link is opened for it if there is none, until the next aim."""
+        opened = self.reach(peer) if peer in self._guests and peer not in self._members else []
+        return [*opened, *self.send(peer, message)]
+
     def send_all(self, message: Message) -> list[object]:
         """Send to every member whose link stands."""
         channels = tuple(self._out.values())

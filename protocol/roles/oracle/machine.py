@@ -4,19 +4,13 @@ What consensus decides is in ``protocol.committee``; here is who is spoken to, w
 """
 
 from protocol.committee.effects import COMMITTEE, Closed, Convicted, Executed, Held, LogLost, Settled, ToMembers
-from protocol.committee.epochs import Epochs
 from protocol.committee.repeats import own_word, resend
-from protocol.committee.simplex import Rules
-from protocol.committee.storage import resumed_from
-from protocol.committee.waiting import Waiting
 from protocol.core.codec import Message
-from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import NodeId
 from protocol.core.machine import (
     Channel,
     ChannelClosed,
-    ChannelNumbers,
     ChannelOpened,
     Close,
     DeadlineReached,
@@ -30,8 +24,6 @@ from protocol.core.machine import (
     Send,
     Sent,
 )
-from protocol.core.params import Params
-from protocol.core.signing import Domain, Sign
 from protocol.messages.committee import (
     Certificate,
     Certified,
@@ -49,81 +41,19 @@ from protocol.messages.envelope import seal
 from protocol.messages.evidence import CommitteeNews
 from protocol.messages.results import CommitMessage, Commits, RevealMessage
 from protocol.results.evidence import Evidence
-from protocol.roles.oracle.aims import aims
-from protocol.roles.oracle.batches import Batches
-from protocol.roles.oracle.events import Include, Report
-from protocol.roles.oracle.history import History, Presence
-from protocol.roles.oracle.kept import KeptBatches
-from protocol.roles.oracle.links import Links
-from protocol.roles.oracle.news import News, evidence_in
-from protocol.roles.oracle.results import Convict, Here, here, open_results
-from protocol.roles.oracle.settings import OracleSettings
-from protocol.roles.oracle.starting import Starting, recall, silence
-from protocol.roles.oracle.syncing import Syncing, make_page
+from protocol.roles.oracle.events import ChainLost, ChainSeen, ContractSeen, Include, Report
+from protocol.roles.oracle.news import evidence_in
+from protocol.roles.oracle.parts import OracleParts
+from protocol.roles.oracle.results import Convict
+from protocol.roles.oracle.starting import recall, silence
+from protocol.roles.oracle.syncing import make_page
 
 
-class OracleMachine:
+class OracleMachine(OracleParts):
     """See the module."""
 
     protocols = ("member", "sync", "results")
     topics = ("committee", "results")
-
-    def __init__(self, settings: OracleSettings, domain: Domain, params: Params, sign: Sign, now_ms: int) -> None:
-        self.me = settings.node
-        self.signer = settings.signer
-        self._domain = domain
-        self._params = params
-        self._sign = sign
-        self._load = settings.load
-        self._numbers = ChannelNumbers()
-        waiting = Waiting(domain, params)
-        self._epochs = Epochs(Rules(domain, params), settings.payload, settings.signer, waiting, settings.members)
-        self.simplex, self._closing = self._epochs.resume(resumed_from(settings.load, params.snapshot_blocks), now_ms)
-        self._kept = KeptBatches(settings.load, settings.signer)
-        self._kept.offer(waiting, self.simplex.tree.base.state, now_ms)
-        self.results = open_results(domain, params, self.me, settings.load)
-        self._batches = Batches(params, settings.signer, waiting, self._kept, self.results.outbox)
-        self.history = History()
-        self.presence = Presence()
-        self.links = Links(self._numbers)
-        self.news = News(self.me)
-        self._syncing = Syncing(self._numbers, params)
-        self._starting = Starting(domain, settings.signer, settings.log_lost)
-        self._deadlines: Deadlines[str] = Deadlines()
-        self._deadlines.set("resend", now_ms + params.resend_interval_ms)
-        self.disk_failed: str | None = None
-        self._begun = self.results.begin(self._here(), self._final(), self._closing, self._kept, now_ms)
-        self._aim(now_ms)
-
-    @property
-    def member(self) -> bool:
-        """Whether this node takes part in the committee of the epoch it is in."""
-        return self.simplex.me is not None and self.disk_failed is None
-
-    @property
-    def signing(self) -> str:
-        """Whether this node signs, or why not."""
-        if self.disk_failed is not None:
-            return f"stopped: {self.disk_failed}"
-        if not self.member:
-            return "no member of this committee"
-        if not self._starting.done:
-            return f"waits for 2f others to say what it has signed, {self._starting.answers} have answered"
-        if self.simplex.committee.epoch < self.signer.silent_before_epoch:
-            return f"silent before epoch {self.signer.silent_before_epoch}: its signer log was lost"
-        return "yes"
-
-    def next_deadline(self) -> int | None:
-        """The earliest of consensus, links, sync, gossip and re-sending."""
-        clocks = (
-            self.simplex.next_deadline(),
-            self.links.next_deadline(),
-            self._syncing.next_deadline(),
-            self.results.desk.next_deadline(),
-            self._batches.next_deadline(),
-            self._deadlines.next(),
-        )
-        return min((at for at in clocks if at is not None), default=None)
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever a peer sent."""
@@ -167,6 +97,8 @@ class OracleMachine:
                 return self._include(event.content, now_ms)
             case Report():
                 self.results.outbox.report(event.report)
+            case ChainSeen() | ChainLost() | ContractSeen():
+                return self.chain.heard(event, self._here(), now_ms)
             case PersistFailed():
                 return self._stop_signing(event.reason, now_ms)
         return []
@@ -259,7 +191,7 @@ class OracleMachine:
                 case Settled():
                     out += self._settled(effect, now_ms)
                 case Convicted() | Convict():
-                    out += self._convicted(effect.evidence)
+                    out += self._convicted(effect.evidence, now_ms)
                 case LogLost(statement=said):
                     self._starting.lost = f"{said.kind.name.lower()} of {said.epoch}/{said.height} is missing in it"
                     out += silence(self.signer, self.simplex.committee.epoch, self._starting.lost)
@@ -280,6 +212,7 @@ class OracleMachine:
         durable = [Persist(COMMITTEE, tuple(dropped), vital=False)] if dropped else []
         note = Note("oracle.final", (("epoch", last.epoch), ("height", last.height)), COMMITTEE)
         told += self._run(self.results.settled(effect, self._here(), now_ms), now_ms)
+        told += self.chain.settled(self._here(), now_ms)
         return [*durable, *self._aim(now_ms), note, *told]
 
     def _turn(self, now_ms: int) -> list[object]:
@@ -294,15 +227,17 @@ class OracleMachine:
             effects += self.links.send_all(Recall(epoch))
         effects.append(Note("oracle.epoch", (("epoch", epoch),), COMMITTEE))
         effects += self._run(self.results.turned(self._here(), now_ms), now_ms)
+        effects += self.chain.settled(self._here(), now_ms)
         return effects + self._run(self.simplex.on_time(now_ms), now_ms)
 
-    def _convicted(self, conflict: Evidence) -> list[object]:
+    def _convicted(self, conflict: Evidence, now_ms: int) -> list[object]:
         convicted = self.news.conflict(self._domain, conflict, self.simplex.tree.base.state.homes)
         if convicted is None:
             return []
         self.simplex.waiting.convicted.add(convicted)
         self._deadlines.set("news", 0)
-        return [Note("oracle.evidence", (("against", convicted.hex()), ("kind", type(conflict).__name__)))]
+        note = Note("oracle.evidence", (("against", convicted.hex()), ("kind", type(conflict).__name__)))
+        return [note, *self.chain.convicted(convicted, conflict, self._here(), now_ms)]
 
     # This oracle's own batches
 
@@ -331,6 +266,7 @@ class OracleMachine:
         effects += self._open_links(now_ms)
         effects += self._syncing.timed_out(now_ms)
         effects += self._run(self.results.on_time(self._here(), now_ms), now_ms)
+        effects += self.chain.on_time(now_ms)
         for name in self._deadlines.due(now_ms):
             effects += self._resend(now_ms) if name == "resend" else self._tell(now_ms)
         return effects
@@ -338,8 +274,9 @@ class OracleMachine:
     def _resend(self, now_ms: int) -> list[object]:
         self._deadlines.set("resend", now_ms + self._params.resend_interval_ms)
         effects = [effect for again in self._again() for effect in self.links.send_all(again.message)]
+        effects += self.chain.again(self._here(), now_ms)
         for member, message in self.results.unheard(self._here(), now_ms - self._params.resend_interval_ms):
-            effects += self.links.send(member, message)
+            effects += self.links.bring(member, message)
         certified, statements = own_word(self.simplex) if self.member and self.links.broken() else ((), ())
         return effects + self._tell(now_ms, certified, statements)
 
@@ -387,7 +324,7 @@ class OracleMachine:
         except RemoteProtocolError as error:
             effects.append(_broke_rule(author, error))
         for conflict in evidence_in(news):
-            effects += self._convicted(conflict)
+            effects += self._convicted(conflict, now_ms)
         return effects
 
     # Sync
@@ -420,24 +357,6 @@ class OracleMachine:
             effects.append(Note("oracle.bad-page", (("why", str(error)),)))
         self._syncing.judge(request, page, self._reached() > before, now_ms)
         return effects
-
-    def _reached(self) -> tuple[int, int]:
-        return self.simplex.committee.epoch, self.simplex.tree.base.header.height
-
-    # Who and what
-
-    def _aim(self, now_ms: int) -> list[object]:
-        if self.disk_failed is not None:
-            return self.links.aim((), (), now_ms)
-        owes = bool(self._kept) or self.results.outbox.owes
-        return self.links.aim(*aims(self.simplex, self.me, self._closing, owes), now_ms)
-
-    def _here(self) -> Here:
-        return here(self._domain, self._params, self.simplex)
-
-    def _final(self) -> Certified | None:
-        final = self.simplex.tree.final
-        return None if final is None else self.simplex.certified(final)
 
 
 def _broke_rule(peer: NodeId, error: RemoteProtocolError) -> Note:

@@ -6,7 +6,7 @@ others only if it is not in the ledger a while later.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from protocol.core.codec import pack
@@ -14,6 +14,8 @@ from protocol.core.deadlines import Deadlines
 from protocol.core.ids import NOBODY, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import keccak
+from protocol.ledger.words import follows
+from protocol.messages.chain import ChainWord
 from protocol.messages.results import (
     Content,
     Observation,
@@ -33,6 +35,7 @@ ITEMS_MAX = 4_096
 OF_PEER_MAX = 256
 """Items of one peer that wait."""
 REPORTS_MAX = 1_024
+WORDS_MAX = 8
 TRIES_MAX = 4
 """Batches of this oracle in which an item goes out before it is given up."""
 OVERHEAD_BYTES = 40
@@ -65,6 +68,7 @@ class Draft:
     items: list[bytes] = field(default_factory=list)
     """Of those that wait, their names."""
     reports: list[TestReport] = field(default_factory=list)
+    words: list[ChainWord] = field(default_factory=list)
     content: bytes = b""
 
 
@@ -75,6 +79,7 @@ class Outbox:
         self._desk = desk
         self._wait_ms = 2 * params.resend_interval_ms
         self._room = bytes_max - OVERHEAD_BYTES
+        self._stride = params.anchor_stride
         self._values: dict[int, dict[Lane, None]] = {}
         self._items: dict[bytes, _Waiting] = {}
         self._due: Deadlines[bytes] = Deadlines()
@@ -83,11 +88,12 @@ class Outbox:
         self._of_peer: Counter[NodeId] = Counter()
         self._reports: dict[tuple[bytes, int], TestReport] = {}
         self._reported: dict[tuple[bytes, int], None] = {}
+        self._words: dict[ChainWord, None] = {}
 
     @property
     def owes(self) -> bool:
-        """Whether a lane's value waits for its batch."""
-        return bool(self._values)
+        """Whether anything waits for a batch, a lane's value or what others have signed."""
+        return bool(self._values or self._items)
 
     @property
     def openings(self) -> int:
@@ -129,6 +135,11 @@ class Outbox:
             if len(self._reported) > 4 * REPORTS_MAX:
                 del self._reported[next(iter(self._reported))]
 
+    def word(self, word: ChainWord) -> None:
+        """What this member has to say of the chain."""
+        if len(self._words) < WORDS_MAX:
+            self._words[word] = None
+
     def reserved(self, sessions: Container[bytes]) -> None:
         """Sessions have something in the ledger that they had not: their openings are of use now."""
         for name, waiting in self._items.items():
@@ -144,18 +155,23 @@ class Outbox:
                 if not self._values[home_epoch]:
                     del self._values[home_epoch]
 
-    def keep(self, homes: Container[int]) -> None:
-        """An epoch has begun: values and openings of lanes of no home are of no use."""
-        self._values = {epoch: lanes for epoch, lanes in self._values.items() if epoch in homes}
+    def keep(self, homes: Mapping[int, Collection[NodeId]]) -> None:
+        """An epoch has begun: values and openings of lanes of no home are of no use, and who is in no home any more has
+        no batch for anything."""
+        mine = [epoch for epoch, members in homes.items() if self._desk.me in members]
+        self._values = {epoch: lanes for epoch, lanes in self._values.items() if epoch in mine}
         for name, waiting in list(self._items.items()):
-            if isinstance(waiting.item, Opening) and waiting.item.order.home_epoch not in homes:
+            item = waiting.item
+            if not mine or (isinstance(item, Opening) and item.order.home_epoch not in homes):
                 self._drop(name)
+        if not mine:
+            self._reports.clear()
 
     # What goes out
 
     def next_deadline(self) -> int | None:
-        """When something is due for a batch; values and reports always are."""
-        return 0 if self._values or self._reports or self._ready else self._due.next()
+        """When something is due for a batch; values, reports and words always are."""
+        return 0 if self._values or self._reports or self._words or self._ready else self._due.next()
 
     def draft(self, view: LedgerView, epoch: int, may_sign: Callable[[int], bool], now_ms: int) -> Draft | None:
         """The next batch, the oldest home epoch first; None if nothing is to be signed now."""
@@ -164,9 +180,10 @@ class Outbox:
             made = Draft(home_epoch)
             room = self._fill_values(made, view, self._room)
             if home_epoch == epoch:
+                room = self._fill_words(made, view, room)
                 room = self._fill_reports(made, room)
                 self._fill_items(made, view, room, now_ms)
-            if made.values or made.items or made.reports:
+            if made.values or made.items or made.reports or made.words:
                 made.content = pack(self._content(made))
                 return made
         return None
@@ -177,6 +194,8 @@ class Outbox:
             self._values.get(draft.home_epoch, {}).pop(lane, None)
         for report in draft.reports:
             self._reports.pop((report.miner, report.test), None)
+        for word in draft.words:
+            self._words.pop(word, None)
         for name in draft.items:
             self._items[name].tries += 1
             self._later(name, now_ms + 2 * self._wait_ms)
@@ -197,6 +216,17 @@ class Outbox:
             made.values.append((lane, value))
         if not lanes:
             self._values.pop(made.home_epoch, None)
+        return room
+
+    def _fill_words(self, made: Draft, view: LedgerView, room: int) -> int:
+        """Those that still follow from where the ledger stands, if this oracle is of the present committee."""
+        chain = None if view.state is None else view.state.chain
+        for word in list(self._words):
+            if chain is None or not view.is_member(self._desk.me) or not follows(chain, word, self._stride):
+                del self._words[word]
+            elif (size := len(pack(word))) <= room:
+                room -= size
+                made.words.append(word)
         return room
 
     def _fill_reports(self, made: Draft, room: int) -> int:
@@ -241,7 +271,8 @@ class Outbox:
             fields.setdefault(_FIELDS[type(item)], []).append(item)
         values = tuple(value for _, value in draft.values)
         packed = {name: tuple(items) for name, items in fields.items()}
-        return Content(observations=values, reports=tuple(draft.reports), **packed)  # type: ignore[arg-type]
+        other = {"reports": tuple(draft.reports), "words": tuple(draft.words)}
+        return Content(observations=values, **other, **packed)  # type: ignore[arg-type]
 
     def _later(self, name: bytes, at_ms: int) -> None:
         self._ready.pop(name, None)

@@ -23,6 +23,7 @@ from protocol.core.sparse import EMPTY_TREE
 from protocol.ledger.records import Section
 from protocol.ledger.state import State
 from protocol.messages.committee import Certified, SignedBatch
+from protocol.messages.handover import HandOversAsked
 from protocol.messages.results import (
     CommitMessage,
     Commits,
@@ -40,10 +41,14 @@ from protocol.results.evidence import ResultEvidence, observations_of
 from protocol.results.findings import CommitsClosed, Contradicted, Dropped, Finding, Observed, Reopened
 from protocol.results.observing import OPENINGS_MAX, Desk
 from protocol.results.papers import Lane
+from protocol.roles.oracle.checkpoints import Checkpoints
+from protocol.roles.oracle.earnings import Earnings
 from protocol.roles.oracle.followers import Final, Followers
+from protocol.roles.oracle.handing_over import HandingOver
 from protocol.roles.oracle.ledger_view import Item, LedgerView
 from protocol.roles.oracle.outbox import Outbox
 from protocol.roles.oracle.outcomes import Outcomes, decided
+from protocol.roles.oracle.recent import RecentFinals
 from protocol.roles.oracle.syncing import Load
 from protocol.roles.oracle.watchers import Watchers
 
@@ -81,11 +86,16 @@ class Results:
         self.outcomes = outcomes
         self._load = load
         self.followers = Followers()
+        self.hand_overs = HandingOver(load)
         self.watchers = Watchers()
+        self.chain = Checkpoints(load, outcomes, self.watchers)
+        """What the contract has accepted."""
         self._streams: dict[Channel, NodeId] = {}
         self._of_peer: Counter[NodeId] = Counter()
         self.final: Final | None = None
         """The last header, if its state is known here."""
+        self.recent = RecentFinals()
+        self.earnings = Earnings(load)
         self._certified: Certified | None = None
         """The last header, be its state known or not: enough to prove outcomes."""
         self._stopped = False
@@ -129,6 +139,7 @@ class Results:
             if not self._of_peer[peer]:
                 del self._of_peer[peer]
             self.followers.gone(channel)
+            self.hand_overs.gone(channel)
             self.watchers.gone(channel)
 
     def stop(self) -> list[object]:
@@ -161,6 +172,8 @@ class Results:
                 return self._revealed(channel, message, here, now_ms)
             case Submit():
                 return self._submitted(message, peer, here, now_ms)
+            case HandOversAsked():
+                return self.hand_overs.asked(channel, message)
             case Follow():
                 return self.followers.follow(channel, message.pool)
             case Watch():
@@ -215,7 +228,12 @@ class Results:
         return []
 
     def _add(self, item: Item, peer: NodeId, here: Here, now_ms: int) -> None:
-        self.outbox.add(item, peer, here.place, here.size, now_ms)
+        place, size = here.place, here.size
+        home = here.view.homes.get(item.order.home_epoch, ()) if isinstance(item, Opening) else ()
+        if self.desk.me in home:
+            # An opening comes with its lane's value, from whoever observes it, member still or not.
+            place, size = home.index(self.desk.me), len(home)
+        self.outbox.add(item, peer, place, size, now_ms)
 
     def _watched(self, channel: Channel, session: bytes) -> list[object]:
         """What is known of a session now, to who begins to watch it."""
@@ -226,6 +244,7 @@ class Results:
         effects += [Send(channel, ObservedNews(session, signed), key=COMMITTEE) for signed in batches]
         for index in self.outcomes.of_session(session):
             effects += self._outcome_news(index, (channel,))
+            effects += self.chain.watched(channel, index, session)
         return effects
 
     # What oracles say, and what is final
@@ -244,7 +263,7 @@ class Results:
 
     def executed(self, states: Sequence[object]) -> list[object]:
         """Blocks are about to be settled: their outcomes are durable first."""
-        records = self.outcomes.records(states)
+        records = (*self.outcomes.records(states), *self.earnings.records(states))
         return [Persist(COMMITTEE, records, vital=False)] if records else []
 
     def begin(
@@ -263,11 +282,15 @@ class Results:
         self._certified = final or closing
         if final is not None and final.header is not None and final.header.ledger_root == state.roots.ledger_root:
             self.final = Final(final, state)
+            self.recent.add(self.final)
+        handed_over = self.hand_overs.settled(closing, state.homes[state.epoch]) if closing is not None else []
+        if self.final is not None:
+            handed_over += self.hand_overs.settled(self.final.certified, state.next_members)
         for home_epoch, value in here.view.said_by(self.desk.me):
             self.desk.said(home_epoch, value)
         found = [item for signed in kept for item in self.desk.heard(signed, here.view, now_ms)]
         found += self.desk.resume(self._load(CLOSED), here.view, now_ms)
-        return self._do(found, here, now_ms)
+        return [*handed_over, *self._do(found, here, now_ms)]
 
     def settled(self, effect: Settled, here: Here, now_ms: int) -> list[object]:
         """Blocks are final."""
@@ -276,7 +299,9 @@ class Results:
             return []
         self._certified = Certified(effect.certificate, effect.headers[-1])
         before, self.final = self.final, Final(self._certified, state)
-        effects = self.followers.settled(self.final)
+        self.recent.add(self.final)
+        effects = self.hand_overs.settled(self._certified, state.next_members)
+        effects += self.followers.settled(self.final)
         lanes: list[Lane] = []
         for passed in effect.states:
             assert isinstance(passed, State)
@@ -285,7 +310,9 @@ class Results:
                 if index >= self._told:
                     self._told = index + 1
                     effects += self._outcome_news(index, self._concerned(lane))
+                    self.chain.decided(index, lane[0])
                     lanes.append(lane)
+        effects += self.chain.tell()
         self.outbox.settled(lanes)
         effects += self._do(self.desk.decided(lanes, now_ms), here, now_ms)
         older = EMPTY_TREE if before is None else before.state.tree(Section.SESSIONS)

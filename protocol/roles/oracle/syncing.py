@@ -95,8 +95,9 @@ class Syncing:
         if now_ms < self._not_before_ms:
             return []
         peers = [member for member in simplex.committee.members if member != me]
-        ahead = [peer for peer in peers if self._ahead.get(peer, (0, 0))[0] > simplex.committee.epoch]
-        among = ahead or peers
+        claims = [peer for peer, slot in self._ahead.items() if slot[0] > simplex.committee.epoch and peer != me]
+        # The members of an epoch that is long past may all be gone: then whoever says that it is further is asked, too.
+        among = [peer for peer in peers if peer in claims] or list(dict.fromkeys((*peers, *claims)))
         peer = among[self._turn % len(among)]
         epoch, (first, last) = simplex.committee.epoch, missing
         if self._cursor is not None and self._cursor[0] == epoch and first <= self._cursor[1] < last:

@@ -1,8 +1,8 @@
 """What a router and the committee have to do with each other: the node pool, its sessions' reservations, their news.
 
-It believes no single oracle: headers carry 2f+1 signatures, the pool leads to their root, and what is said of a session
-is proved. News of answers are passed on to whoever asked for them, who checks them. In a network without a committee
-nothing of this happens, and every miner may bid.
+It believes no single oracle: headers carry 2f+1 signatures, committees follow one another by such headers, the pool
+leads to their root, and what is said of a session is proved. News of answers are passed on to whoever asked for them,
+who checks them. In a network without a committee nothing of this happens, and every miner may bid.
 """
 
 from collections import OrderedDict
@@ -17,10 +17,13 @@ from protocol.core.ids import Digest, NodeId, SessionId
 from protocol.core.machine import Channel, ChannelNumbers, Note, Send, SendAll
 from protocol.core.params import Params
 from protocol.core.signing import Domain, typed_digest, verify
+from protocol.light.committee_links import CommitteeLinks
+from protocol.light.handovers import HandOverBook, HandOverReaders
 from protocol.light.headers import HeaderTrust, place
 from protocol.light.news import check_outcome, check_session
 from protocol.light.pool import PoolFollower
 from protocol.messages.committee import Certified
+from protocol.messages.handover import HandOvers, HandOversAsked
 from protocol.messages.results import (
     CommittedNews,
     Follow,
@@ -29,12 +32,12 @@ from protocol.messages.results import (
     OutcomeNews,
     SessionClose,
     SessionNews,
+    SettledNews,
     SignedClose,
     SignedSession,
     Submit,
     Watch,
 )
-from protocol.results.links import OracleLinks
 from protocol.roles.router.clients import Clients
 from protocol.roles.router.state import Lease, Session
 from protocol.roles.router.watched import Watched
@@ -59,7 +62,7 @@ class Following:
 
     def __init__(
         self,
-        genesis: Genesis | None,
+        book: HandOverBook | None,
         domain: Domain,
         params: Params,
         sessions: dict[SessionId, Session],
@@ -70,7 +73,6 @@ class Following:
         self._params = params
         self._sessions = sessions
         self._clients = clients
-        self._links = OracleLinks(numbers)
         self._watched: dict[SessionId, Watched] = {}
         self._again: Deadlines[SessionId] = Deadlines()
         """When a session is to be submitted again."""
@@ -83,10 +85,14 @@ class Following:
         """Since when, and what header, another oracle has that is later than the pool."""
         self._pool: PoolFollower | None = None
         self._trust: HeaderTrust | None = None
-        if genesis is not None and genesis.committee:
-            self._trust = HeaderTrust(genesis)
+        book = book or HandOverBook(Genesis("without a committee"))
+        self._links = CommitteeLinks(numbers, book)
+        self._store = book.store
+        self._readers = HandOverReaders(book.store)
+        if book.trust.members:
+            self._trust = book.trust
             self._pool = PoolFollower(params, self._trust)
-            self._links.aim(genesis.committee, 0)
+            self._links.aim(self._wanted(), 0)
 
     # The node pool
 
@@ -115,6 +121,43 @@ class Following:
         epoch, height = place(self._pool.header) if self._pool.header is not None else (0, 0)
         reserved = sum(watched.reserved for watched in self._watched.values())
         return {"pool": len(self._pool), "epoch": epoch, "height": height, "sessions_reserved": reserved}
+
+    # The committee
+
+    def _wanted(self) -> tuple[NodeId, ...]:
+        """The present committee, and the next as soon as it is known: its links stand when its turn comes."""
+        seen = self._pool.newest.epoch if self._pool is not None and self._pool.newest is not None else 0
+        return self._links.members([self._links.present(seen)])
+
+    def _aim(self, now_ms: int) -> list[object]:
+        """Follow the committee that is known now. Spec: [ROUTER-FOLLOWS.1]"""
+        effects = self._links.aim(self._wanted(), now_ms)
+        if self._asked is not None and self._asked not in self._links.oracles:
+            effects += self._ask_another(now_ms)
+        return [*effects, *self._open(now_ms)]
+
+    def _handed_over(self, oracle: NodeId, message: HandOvers, now_ms: int) -> list[object]:
+        """What it learns of committees it tells its clients. Spec: [HANDOVER-TOLD.1]"""
+        known = self._links.trust.epoch
+        effects = self._links.took(oracle, message, now_ms)
+        if oracle == self._asked and not self._links.up(oracle):
+            self._restart()
+        for epoch in range(known, self._links.trust.epoch):
+            hand_over = self._store.get(epoch)
+            effects += self._readers.told(hand_over) if hand_over is not None else []
+        return [*effects, *self._aim(now_ms)]
+
+    def asked(self, channel: Channel, asked: HandOversAsked) -> list[object]:
+        """A client wants hand-overs, now and as they come."""
+        return self._readers.asked(channel, asked)
+
+    def page(self, channel: Channel, asked: HandOversAsked) -> list[object]:
+        """A miner wants those that there are: it follows by itself, but may know no oracle that still runs."""
+        return [Send(channel, self._store.page(asked.first))]
+
+    def left(self, channel: Channel) -> None:
+        """A client's stream is gone."""
+        self._readers.gone(channel)
 
     # Links
 
@@ -182,7 +225,7 @@ class Following:
         On a new stream, so that nothing is on its way there that goes on from what it told before.
         """
         oracles, before = self._links.oracles, self._asked
-        at = oracles.index(before) if before is not None else 0
+        at = oracles.index(before) if before in oracles else 0
         found = next((each for each in (*oracles[at + 1 :], *oracles[:at]) if self._links.up(each)), None)
         self._restart()
         # If none can be reached, whoever can be first.
@@ -201,14 +244,18 @@ class Following:
         oracle = self._links.oracle(channel)
         assert oracle is not None
         self._links.heard(oracle)
+        if self._links.catches_up(oracle) and not isinstance(message, HandOvers):
+            return []  # of an epoch that is not known here; what it says is said again on a new stream
         try:
             match message:
+                case HandOvers():
+                    return self._handed_over(oracle, message, now_ms)
                 case LedgerNews():
                     return self._ledger(oracle, message, now_ms)
                 case SessionNews():
                     return self._reserved(message)
-                case ObservedNews() | OutcomeNews():
-                    return self._passed_on(message)
+                case ObservedNews() | OutcomeNews() | SettledNews():
+                    return self._passed_on(message, oracle)
             raise RemoteProtocolError(f"{type(message).__name__} is not for a router")
         except RemoteProtocolError as error:
             note = Note("router.oracle-broke-rule", (("oracle", oracle.hex()), ("why", str(error))))
@@ -224,7 +271,7 @@ class Following:
         else:
             pool.see(news.certified)
         self._compare(pool, now_ms)
-        return [] if pool.newest is None or pool.newest.epoch == epoch else self._turned(news)
+        return [] if pool.newest is None or pool.newest.epoch == epoch else self._turned(news, now_ms)
 
     def _compare(self, pool: PoolFollower, now_ms: int) -> None:
         """Whether the oracle that is asked for the pool may hold back what another one has. Spec: [POOL-FOLLOW.1]"""
@@ -234,10 +281,11 @@ class Following:
         elif self._behind is None or reached >= self._behind[1]:
             self._behind = (now_ms, place(newest))
 
-    def _turned(self, news: LedgerNews) -> list[object]:
+    def _turned(self, news: LedgerNews, now_ms: int) -> list[object]:
         """An epoch has begun: orders of clients are of it from now on."""
         channels = tuple(self._clients.channels)
-        return [SendAll(channels, LedgerNews(news.certified, ()))] if channels else []
+        told: list[object] = [SendAll(channels, LedgerNews(news.certified, ()))] if channels else []
+        return [*told, *self._aim(now_ms)]
 
     def _reserved(self, news: SessionNews) -> list[object]:
         """What the ledger holds for a session: its client and its miners learn it. Spec: [ROUTER-RESERVES.1]"""
@@ -260,14 +308,14 @@ class Following:
         told: list[object] = [Send(channel, news, key=name) for channel in channels]
         return [*told, *self._tell(session, news)]
 
-    def _passed_on(self, news: ObservedNews | OutcomeNews) -> list[object]:
+    def _passed_on(self, news: ObservedNews | OutcomeNews | SettledNews, oracle: NodeId) -> list[object]:
         name = SessionId(Digest(news.session if isinstance(news, ObservedNews) else news.outcome.session))
         watched, session = self._watched.get(name), self._sessions.get(name)
         if watched is None or session is None or self._trust is None:
             return []
-        if isinstance(news, OutcomeNews):
+        if not isinstance(news, ObservedNews):
             check_outcome(self._trust, news)
-        return self.pass_on(session, news) if watched.is_new(news) else []
+        return self.pass_on(session, news) if watched.is_new(news, oracle) else []
 
     # Sessions
 

@@ -26,6 +26,7 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, typed_digest, verify
 from protocol.messages.envelope import Envelope
 from protocol.messages.greeting import ClientHello, RouterHello
+from protocol.messages.handover import HandOversAsked
 from protocol.messages.sessions import (
     Bid,
     CloseSession,
@@ -204,6 +205,7 @@ class RouterMachine:
                 detail = "too many clients are away"
                 effects += self.end(self._sessions[crowded], "router_lost", detail, now_ms, tell=False)
         self._clients.channels.pop(channel, None)
+        self._following.left(channel)
         miner_of = self._of_miner(channel)
         self._leasing.forget(channel)
         self._peers.pop(channel, None)
@@ -243,6 +245,8 @@ class RouterMachine:
             case AckMessage():
                 session = self._clients.session(channel, message.ack.session)
                 return self._relay.ack(session, message, now_ms) if session else []
+            case HandOversAsked():
+                return self._following.asked(channel, message)
             case CancelTask():
                 session = self._clients.session(channel, message.session)
                 return self._cancel(session, message, now_ms) if session else []

@@ -9,6 +9,7 @@ from typing import Protocol
 from protocol.core.codec import Message
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.machine import Channel, Close, Note
+from protocol.messages.handover import HandOversAsked
 from protocol.messages.results import CommittedNews
 from protocol.messages.sessions import LeaseBusy, LeaseGrant, LeaseRelease
 from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
@@ -50,6 +51,8 @@ class Miners:
 
     def received(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
         """A miner says something. Raises RemoteProtocolError for what has no place here."""
+        if isinstance(message, HandOversAsked):
+            return self.following.page(channel, message)
         if isinstance(message, LeaseBusy) and self.leasing.superseded(session, message.term):
             return self.machine.end(session, "router_lost", "another router serves the session", now_ms)
         if channel in session.asks:

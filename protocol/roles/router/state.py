@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from protocol.core.codec import Message
-from protocol.core.genesis import Genesis
 from protocol.core.ids import Generation, NodeId, SessionId, Signature
 from protocol.core.machine import Channel, Send
+from protocol.light.handovers import HandOverBook
 from protocol.messages.envelope import Envelope
 from protocol.messages.sessions import (
     Announcement,
@@ -56,8 +56,8 @@ class RouterSettings:
     """The genesis file's text, shown to clients."""
     numbers: Mapping[SessionId, int] = field(default_factory=dict)
     """The highest assignment number signed for each session that has not expired, from the store."""
-    followed: Genesis | None = None
-    """The network, where it has a committee: its node pool says who may bid. None: everybody may."""
+    followed: HandOverBook | None = None
+    """The committees as far as they are known here: the node pool says who may bid. None: everybody may."""
     hedge_bp: int = 500
     """Share of orders that may be started at a second miner when the first is late; 0: none."""
     rounds_max: int = 64

@@ -4,8 +4,9 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from protocol.core.codec import Message, encode
+from protocol.core.ids import NodeId
 from protocol.core.signing import keccak
-from protocol.messages.results import ObservedNews, OutcomeNews, SessionNews, SignedSession
+from protocol.messages.results import ObservedNews, OutcomeNews, SessionNews, SettledNews, SignedSession
 from protocol.results.mountain import outcome_leaf
 
 NEWS_MAX = 64
@@ -38,13 +39,19 @@ class Watched:
         while len(self.news) > NEWS_MAX or self.news_bytes > NEWS_BYTES_MAX:
             self.news_bytes -= len(encode(self.news.popleft()))
 
-    def is_new(self, message: ObservedNews | OutcomeNews) -> bool:
+    def is_new(self, message: ObservedNews | OutcomeNews | SettledNews, oracle: NodeId) -> bool:
         """Whether no other oracle has brought the same before."""
-        if isinstance(message, OutcomeNews):
-            # Its proof was checked: any other is as good.
-            name: bytes = outcome_leaf(message.outcome)
-        else:
-            name = keccak(message.signed.signature + message.signed.content)
+        match message:
+            case OutcomeNews():
+                # Its proof was checked: any other is as good.
+                return self._first(outcome_leaf(message.outcome))
+            case ObservedNews():
+                return self._first(keccak(message.signed.signature + message.signed.content))
+        # Which header the contract accepted nobody here can tell: each oracle names one, and the client looks.
+        leaf, header = outcome_leaf(message.outcome), message.certified.certificate.header
+        return self._first(keccak(leaf + oracle)) and self._first(keccak(leaf + header))
+
+    def _first(self, name: bytes) -> bool:
         if name in self.seen:
             return False
         self.seen[name] = None

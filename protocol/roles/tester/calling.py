@@ -35,10 +35,11 @@ class CallBook:
             else:
                 self._open[NodeId(key)] = miner
         self._pool = pool
-        if self._me not in state.homes.get(state.epoch, ()):
+        present = state.homes.get(state.epoch, ())
+        if self._me not in present:
             return Calls(())
         found = (self._called(state, node, miner) for node, miner in self._open.items())
-        return Calls(tuple(called for called in found if called is not None))
+        return Calls(tuple(called for called in found if called is not None), len(present))
 
     def _called(self, state: State, node: NodeId, miner: Miner) -> Called | None:
         call = miner.call

@@ -37,6 +37,8 @@ class Calls:
     """All tests that are called for now, of miners whose model this oracle holds; what is not among them is over."""
 
     calls: tuple[Called, ...]
+    oracles: int = 0
+    """In the present committee: a miner under test answers them one by one."""
 
 
 @dataclass(frozen=True, slots=True)

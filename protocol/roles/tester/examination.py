@@ -15,6 +15,7 @@ from protocol.core.ids import NodeId
 from protocol.core.machine import Channel, ChannelNumbers, Close, Note, Open, Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
+from protocol.light.handovers import HandOverStore
 from protocol.messages.audits import (
     ANSWER_TOKENS_MAX,
     AnswerEnded,
@@ -27,6 +28,7 @@ from protocol.messages.audits import (
     Transcript,
     TranscriptAsked,
 )
+from protocol.messages.handover import HandOversAsked
 from protocol.messages.results import TestReport
 from protocol.results.audit import (
     SIMILARITY_BP_MIN,
@@ -62,18 +64,21 @@ class Stage(Enum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Desk:
     """What all tests of an oracle share."""
 
     me: NodeId
-    oracles: int
     domain: Domain
     params: Params
     sign: Sign
     numbers: ChannelNumbers
     take_number: Callable[[], int]
     """The next number of a question to an engine."""
+    hand_overs: HandOverStore
+    """What shows that this is an oracle, to a miner that has not heard of it."""
+    oracles: int = 0
+    """In the present committee."""
 
     def patience_ms(self) -> int:
         """How long a miner may take to begin: each oracle has a challenge, and it answers them one by one.
@@ -172,6 +177,8 @@ class Examination:
 
     def _received(self, message: Message, now_ms: int) -> list[object]:
         match self.stage, message:
+            case _, HandOversAsked() if self.channel is not None:
+                return [Send(self.channel, self._desk.hand_overs.page(message.first))]
             case Stage.TRANSCRIPT, Transcript():
                 return [*self.close(), *self._read(message, now_ms)]
             case Stage.TRANSCRIPT, AuditRefused():

@@ -4,7 +4,7 @@ Spec: [TEST-CALLED.1]
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from protocol.core.deadlines import Deadlines
@@ -20,6 +20,7 @@ from protocol.core.machine import (
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, keccak
+from protocol.light.handovers import HandOverStore
 from protocol.roles.tester.events import Called, Calls, Compared, Scored, ScoringFailed
 from protocol.roles.tester.examination import Desk, Examination, Stage
 
@@ -36,13 +37,13 @@ Key = tuple[NodeId, int]
 
 @dataclass(frozen=True, slots=True)
 class TesterSettings:
-    """Who tests, and among how many."""
+    """Who tests."""
 
     __test__ = False  # no test of pytest's
 
     node: NodeId
-    oracles: int
-    """In the committee: a miner under test answers them one by one."""
+    hand_overs: HandOverStore = field(default_factory=HandOverStore)
+    """What shows that it is an oracle, to a miner that has not heard of it."""
 
 
 class TesterMachine:
@@ -55,9 +56,8 @@ class TesterMachine:
 
     def __init__(self, settings: TesterSettings, domain: Domain, params: Params, sign: Sign) -> None:
         questions = count(1)
-        self._desk = Desk(
-            settings.node, settings.oracles, domain, params, sign, ChannelNumbers(), lambda: next(questions)
-        )
+        numbers = ChannelNumbers()
+        self._desk = Desk(settings.node, domain, params, sign, numbers, lambda: next(questions), settings.hand_overs)
         self._calls: dict[Key, Called] = {}
         self._running: dict[Key, Examination] = {}
         self._done: set[Key] = set()
@@ -72,6 +72,7 @@ class TesterMachine:
         """Take one event; total on whatever a miner sent."""
         match event:
             case Calls():
+                self._desk.oracles = event.oracles
                 return self._called(event.calls, now_ms)
             case Received():
                 test = self._by_channel(event.channel)

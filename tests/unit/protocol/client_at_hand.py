@@ -3,9 +3,11 @@
 from typing import Any
 
 from protocol.core.codec import Message
-from protocol.core.machine import Channel, Open
+from protocol.core.machine import Channel, Open, Received, Send
 from protocol.core.signing import typed_digest, verify
+from protocol.light.handovers import HandOverStore
 from protocol.messages.greeting import ClientHello, RouterHello
+from protocol.messages.handover import HandOversAsked
 from protocol.messages.sessions import (
     OpenSession,
     SessionOpen,
@@ -28,6 +30,7 @@ from protocol.roles.client import (
     TaskOver,
     TaskText,
 )
+from tests.unit.protocol.light_at_hand import known_book
 from tests.unit.protocol.machines import (
     CLIENT,
     DOMAIN,
@@ -52,6 +55,9 @@ class Client(Hand):
     def __init__(self, network: bytes | None = GENESIS.network_id()) -> None:
         super().__init__(ClientMachine(CLIENT.node, CLIENT.sign))
         self.items: dict[int, list[Item]] = {}
+        self.asks: list[tuple[Channel, HandOversAsked]] = []
+        self.committees: HandOverStore | None = known_book().store
+        """What routers have of hand-overs; None: the questions wait in ``asks``."""
         effects = self.tell(ConnectRouter(ROUTER_HANDLE, ROUTER.node, network))
         (stream,) = of(effects, Open)
         self.channel: Channel = stream.channel
@@ -61,6 +67,12 @@ class Client(Hand):
         effects = super().tell(event)
         for effect in of(effects, Deliver):
             self.items.setdefault(effect.handle, []).append(effect.item)
+        asks = [effect for effect in of(effects, Send) if isinstance(effect.message, HandOversAsked)]
+        self.asks += [(effect.channel, effect.message) for effect in asks]  # type: ignore[misc]
+        effects = [effect for effect in effects if effect not in asks]
+        while self.asks and self.committees is not None:
+            channel, asked = self.asks.pop(0)
+            effects += self.tell(Received(channel, self.committees.page(asked.first)))
         return effects
 
     def says(self, *messages: Message) -> list[object]:

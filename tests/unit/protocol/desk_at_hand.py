@@ -32,7 +32,7 @@ class Book:
     verdicts: set[Lane] = field(default_factory=set)
     unreserved: set[bytes] = field(default_factory=set)
 
-    def spoken(self, lane: Lane) -> Collection[NodeId]:
+    def spoken(self, lane: Lane, home_epoch: int | None = None) -> Collection[NodeId]:
         """See Known."""
         return self.values.get(lane, ())
 

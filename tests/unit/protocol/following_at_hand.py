@@ -4,16 +4,17 @@ from typing import Any
 
 from protocol.core.codec import Message
 from protocol.core.ids import NodeId
-from protocol.core.machine import Channel, ChannelClosed, Open
+from protocol.core.machine import Channel, ChannelClosed, Open, Received
 from protocol.core.signing import keccak
 from protocol.core.sparse import EMPTY_TREE
 from protocol.ledger.records import Section
 from protocol.ledger.sessions import Session
 from protocol.ledger.state import ledger_root
+from protocol.messages.handover import HandOvers, HandOversAsked
 from protocol.messages.results import LedgerProof, Neighbour, SessionNews
 from protocol.messages.sessions import SessionOpen
-from tests.unit.protocol.light_at_hand import EPOCH, certify, header_of
-from tests.unit.protocol.machines import GENESIS, MINERS, ORACLES, id_of, of, sent
+from tests.unit.protocol.light_at_hand import EPOCH, certify, header_of, known_book
+from tests.unit.protocol.machines import MINERS, ORACLES, id_of, of, sent
 from tests.unit.protocol.pool_at_hand import Pool
 from tests.unit.protocol.router_at_hand import Route
 
@@ -22,9 +23,12 @@ class Followed(Route):
     """See the module. ``pool`` is what the oracles have; nothing of it is told yet."""
 
     def __init__(self, miners: int = 3, available: int = 3, **settings: Any) -> None:
-        super().__init__(miners, followed=GENESIS, **settings)
+        super().__init__(miners, **{"followed": known_book(), **settings})
         self.links: dict[NodeId, Channel] = {}
         self.said: dict[NodeId, list[Message]] = {}
+        self.asks: list[tuple[NodeId, HandOversAsked]] = []
+        self.answers = True
+        """Whether oracles have no more hand-overs as soon as they are asked; else the questions wait in ``asks``."""
         self.pool = Pool([miner.node for miner in MINERS[:available]])
         self.wait(0)
 
@@ -35,9 +39,14 @@ class Followed(Route):
                 self.links[stream.peer] = stream.channel
                 self.said[stream.peer] = []
         for oracle, channel in self.links.items():
-            self.said[oracle] += sent(effects, channel) + [
+            said = sent(effects, channel) + [
                 effect.message for effect in effects if channel in getattr(effect, "channels", ())
             ]
+            self.asks += [(oracle, message) for message in said if isinstance(message, HandOversAsked)]
+            self.said[oracle] += [message for message in said if not isinstance(message, HandOversAsked)]
+        while self.asks and self.answers:
+            oracle, _ = self.asks.pop(0)
+            effects += self.tell(Received(self.links[oracle], HandOvers(())))
         return effects
 
     def oracle(self, place: int) -> NodeId:

@@ -262,7 +262,8 @@ class Books:
         return self.state.epoch
 
     def _committee(self, epoch: int) -> Any:
-        return make_committee(self.domain.network_id, epoch, self.genesis.committee)
+        members = self.genesis.committee if epoch == 1 else self.state.next_members
+        return make_committee(self.domain.network_id, epoch, members)
 
     def body(self, said: Said, home_epoch: int | None = None) -> bytes:
         """A body in which oracles bring these contents, in batches of a home epoch: the present one, if not said."""
@@ -337,9 +338,9 @@ class Books:
             roots.results_count,
             roots.ledger_root,
             roots.params_digest,
-            0,
-            ZERO_DIGEST,
-            0,
+            roots.anchor_number,
+            roots.anchor_hash,
+            roots.deposits,
             roots.next_committee,
             ZERO_DIGEST,
         )

@@ -1,12 +1,16 @@
 """What a committee of four says to those who only listen: final headers, batches, outcomes with their proofs."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
+from protocol.committee.election import committee_root
 from protocol.committee.payload import Roots, make_header
 from protocol.core.codec import pack
 from protocol.core.ids import ZERO_DIGEST
 from protocol.core.signing import keccak, typed_digest
+from protocol.light.handovers import HandOverBook
+from protocol.light.headers import HeaderTrust
 from protocol.messages.committee import (
     EMPTY_BODY,
     Batch,
@@ -20,6 +24,7 @@ from protocol.messages.committee import (
     header_digest,
     statement_digest,
 )
+from protocol.messages.handover import HandOver
 from protocol.messages.results import (
     CommittedNews,
     Content,
@@ -36,9 +41,11 @@ from protocol.messages.results import (
 from protocol.results.commitment import commit_of
 from protocol.results.mountain import Mountain, Place, outcome_leaf, prove
 from tests.unit.protocol.keys import Key
-from tests.unit.protocol.machines import DOMAIN, MINER, ORACLES
+from tests.unit.protocol.machines import DOMAIN, GENESIS, MINER, ORACLES
 
 EPOCH = 3
+EPOCHS_KNOWN = EPOCH + 1
+"""The next committee is known as soon as an epoch has begun."""
 SALT = b"\x05" * 32
 
 
@@ -67,6 +74,32 @@ def certify(
     keys = signers or [ORACLES[place] for place in places]
     signatures = tuple(MemberSignature(place, key.sign(said)) for place, key in zip(places, keys, strict=True))
     return Certified(Certificate(kind, header.epoch, header.height, digest, signatures), changes.pop("shown", header))
+
+
+def hand_over_of(
+    epoch: int, members: Sequence[Key] = (), named: Sequence[Key] = (), height: int = 41, **certified: Any
+) -> HandOver:
+    """An epoch hands over to these members, or to the four; ``named`` are those whose root its header has instead."""
+    following = tuple(oracle.node for oracle in members or ORACLES)
+    root = committee_root(tuple(oracle.node for oracle in named) or following)
+    return HandOver(certify(header_of(height, epoch, next_committee=root), **certified), following)
+
+
+@cache
+def _hand_overs(epochs: int) -> tuple[HandOver, ...]:
+    return tuple(hand_over_of(epoch) for epoch in range(1, epochs))
+
+
+def known_book(epochs: int = EPOCHS_KNOWN) -> HandOverBook:
+    """Of who has followed the four for some epochs."""
+    book = HandOverBook(GENESIS)
+    book.take(_hand_overs(epochs))
+    return book
+
+
+def known_trust(epochs: int = 12) -> HeaderTrust:
+    """The same, as far as headers go."""
+    return known_book(epochs).trust
 
 
 def news_of(height: int = 41, epoch: int = EPOCH, **roots: Any) -> LedgerNews:

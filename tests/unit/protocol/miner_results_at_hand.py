@@ -21,12 +21,13 @@ from protocol.core.machine import (
     SendAll,
 )
 from protocol.core.params import Params
+from protocol.messages.handover import HandOvers, HandOversAsked
 from protocol.messages.results import CommitMessage, CommittedNews, RevealAsked, RevealMessage, Submit
 from protocol.messages.sessions import SessionOpen
 from protocol.messages.tasks import Delivery, EndReason
 from protocol.roles.miner import Generated, MinerMachine, MinerSettings, Produced, Rendered
 from protocol.roles.miner.result import RESULT_BYTES_MAX, RESULT_RECORDS, StoredResult
-from tests.unit.protocol.light_at_hand import EPOCH
+from tests.unit.protocol.light_at_hand import EPOCH, known_book
 from tests.unit.protocol.machines import (
     DOMAIN,
     GENESIS,
@@ -74,6 +75,7 @@ class Bound(Mine):
         self.disk = {} if disk is None else disk
         results = stored_of({name: at for name, at in self.disk.items() if name.startswith(RESULT_RECORDS)})
         offer = type(OFFER)(OFFER.manifest, 8, OFFER.context_tokens, price_wei)
+        settings = {"hand_overs": known_book() if genesis is GENESIS else None, **settings}
         made = MinerSettings(
             MINER.node, {MODEL: offer}, boot, genesis=genesis, salt_key=SALT_KEY, results=results, **settings
         )
@@ -81,6 +83,9 @@ class Bound(Mine):
         self.links: dict[NodeId, Channel] = {}
         self.told: list[tuple[NodeId, Message]] = []
         """What oracles were sent of results, in order."""
+        self.asks: list[tuple[NodeId, HandOversAsked]] = []
+        self.answers = True
+        """Whether oracles have no more hand-overs as soon as they are asked; else the questions wait in ``asks``."""
         self.submits: list[Submit] = []
         self.gossip: list[Publish] = []
         self.news: list[CommittedNews] = []
@@ -89,6 +94,9 @@ class Bound(Mine):
         effects = super().tell(event)
         for effect in effects:
             self.perform(effect)
+        while self.asks and self.answers:
+            oracle, _ = self.asks.pop(0)
+            effects += self.tell(Received(self.links[oracle], HandOvers(())))
         return effects
 
     def perform(self, effect: object) -> None:
@@ -101,6 +109,8 @@ class Bound(Mine):
                 del self.links[oracles[effect.channel]]
             case Send(message=Submit() as asked) | SendAll(message=Submit() as asked):
                 self.submits.append(asked)
+            case Send(message=HandOversAsked() as asks) if effect.channel in oracles:
+                self.asks.append((oracles[effect.channel], asks))
             case Send() if effect.channel in oracles:
                 self.told.append((oracles[effect.channel], decode(encode(effect.message))))
             case SendAll():

@@ -33,6 +33,7 @@ from protocol.core.machine import (
 from protocol.ledger import Ledger, LedgerState
 from protocol.messages.envelope import Envelope, seal
 from protocol.roles.oracle import OracleMachine, OracleSettings
+from protocol.settlement.duty import RecordDraw, ReportEvidence, Settle, SubmitHeader
 from tests.unit.protocol.committee_at_hand import START_MS, Crashed, split, store
 from tests.unit.protocol.results_at_hand import genesis_of, oracles
 
@@ -87,6 +88,8 @@ class OracleHost:
     fuse: int | None = None
     """How many more effects happen before it crashes."""
     notes: list[Note] = field(default_factory=list)
+    sent: list[Settle] = field(default_factory=list)
+    """What it would have sent to the chain."""
     next_channel: int = 1
 
     def start(self) -> None:
@@ -146,6 +149,8 @@ class OracleHost:
                 self.room.publish(self.key.node_id, effect.topic, effect.message)
             case Note():
                 self.notes.append(effect)
+            case SubmitHeader() | RecordDraw() | ReportEvidence():
+                self.sent.append(effect)
 
     def _send(self, channel: Channel, message: Message) -> None:
         if channel in self.ends:

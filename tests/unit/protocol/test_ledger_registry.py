@@ -2,10 +2,11 @@
 
 import pytest
 
+from protocol.core.errors import DecodeError
 from protocol.core.ids import ZERO_DIGEST
 from protocol.core.signing import keccak, typed_digest
 from protocol.ledger import registry
-from protocol.ledger.names import Name
+from protocol.ledger.names import Alias, Name
 from protocol.messages.results import NAME_BYTES_MAX, Content, SignedEntry
 from tests.unit.protocol.ledger_at_hand import (
     DOMAIN,
@@ -93,3 +94,20 @@ def test_the_number_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     books = Books()
     books.bring(entries=[entry_of(name=str(number)) for number in range(3)])
     assert [books.state.name(str(number)) is not None for number in range(3)] == [True, True, False]
+
+
+@pytest.mark.spec("LEDGER-NAME.1")
+def test_a_name_is_words_and_has_one_encoding() -> None:
+    name = Name(OWNER.node_id, 5, NEWER, NEWEST, (Alias("canary", 2, MODEL), Alias("stable", 5, NEWEST)))
+    data = name.packed()
+    words = [data[at : at + 32] for at in range(0, len(data), 32)]
+    assert [words[0][12:], int.from_bytes(words[1], "big"), *words[2:4]] == [OWNER.node_id, 5, NEWER, NEWEST]
+    assert words[4] == b"canary" + bytes(26)
+    assert Name.read(data) == name
+    other_order = data[: 4 * 32] + data[7 * 32 :] + data[4 * 32 : 7 * 32]
+    wrong = [b"", data[:-1], data[:-32], data[: 3 * 32], b"\1" + data[1:], other_order]
+    wrong += [data[: 4 * 32] + alias + data[5 * 32 :] for alias in (bytes(32), b"\xff" * 32)]
+    wrong.append(data[:32] + b"\xff" * 32 + data[64:])
+    for each in wrong:
+        with pytest.raises(DecodeError):
+            Name.read(each)

@@ -9,14 +9,14 @@ from protocol.core.errors import RemoteProtocolError
 from protocol.core.genesis import Genesis
 from protocol.light.headers import CHECKED_MAX, HeaderTrust, place
 from protocol.messages.committee import CertificateKind, Certified
-from tests.unit.protocol.light_at_hand import certify, header_of
+from tests.unit.protocol.light_at_hand import certify, header_of, known_trust
 from tests.unit.protocol.machines import GENESIS, MALLORY, ORACLES
 
 pytestmark = pytest.mark.spec("LIGHT-HEADER.1")
 
 
 def test_a_header_that_a_quorum_finalized_is_taken_in_any_epoch() -> None:
-    trust = HeaderTrust(GENESIS)
+    trust = known_trust()
     for epoch, places in ((1, (0, 1, 2)), (7, (1, 2, 3)), (1, (0, 2, 3))):
         header = header_of(5, epoch)
         assert trust.check(certify(header, places)) == header
@@ -50,7 +50,7 @@ def test_the_epoch_is_signed_and_there_is_none_before_the_first() -> None:
     moved = msgspec.structs.replace(certified.certificate, epoch=3)
     for bad in (Certified(moved, header_of(5, 3)), certify(header_of(5, 0))):
         with pytest.raises(RemoteProtocolError):
-            HeaderTrust(GENESIS).check(bad)
+            known_trust().check(bad)
 
 
 def test_a_network_without_a_committee_certifies_nothing() -> None:
@@ -59,7 +59,7 @@ def test_a_network_without_a_committee_certifies_nothing() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    trust = HeaderTrust(GENESIS)
+    trust = known_trust()
     for height in range(1, CHECKED_MAX + 5):
         trust.check(certify(header_of(height)))
     assert len(trust._checked) == CHECKED_MAX

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from protocol.core.codec import decode, encode
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import ZERO_DIGEST, Digest, SessionId
-from protocol.light.headers import HeaderTrust
 from protocol.light.levels import LaneLevels, Level, Result, check_batch
 from protocol.messages.committee import SignedBatch
 from protocol.messages.results import CommittedNews, Observation, ObservedNews, OutcomeNews, Verdict
@@ -19,11 +18,12 @@ from tests.unit.protocol.light_at_hand import (
     EPOCH,
     batch_of,
     committed,
+    known_trust,
     observed,
     outcome_news,
     outcome_of,
 )
-from tests.unit.protocol.machines import DOMAIN, GENERATION, GENESIS, MALLORY, MINER, ORACLES, PARAMS
+from tests.unit.protocol.machines import DOMAIN, GENERATION, MALLORY, MINER, ORACLES, PARAMS
 
 SESSION = SessionId(Digest(b"\x01" * 32))
 ROOT = Digest(b"\x02" * 32)
@@ -35,13 +35,13 @@ ELSEWHERE = (
     msgspec.structs.replace(OWN, lane=1),
     msgspec.structs.replace(OWN, session=b"\x09" * 32),
 )
-TRUST = HeaderTrust(GENESIS)
+TRUST = known_trust()
 
 
 def lane(**fields: Any) -> LaneLevels:
     content: dict[str, Any] = {"sole": True, "home_epoch": EPOCH}
     result = Result(SESSION, 4, 0, **{**content, **fields}, generation=GENERATION, miner=MINER.node, root=ROOT, count=8)
-    return LaneLevels(DOMAIN, HeaderTrust(GENESIS), result)
+    return LaneLevels(DOMAIN, known_trust(), result)
 
 
 def says(levels: LaneLevels, oracle: Key, value: Observation, number: int = 1, epoch: int = EPOCH) -> bool:

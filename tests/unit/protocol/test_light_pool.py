@@ -11,11 +11,10 @@ from protocol.core.errors import RemoteProtocolError
 from protocol.core.sparse import EMPTY_TREE
 from protocol.ledger.miners import PoolState
 from protocol.ledger.records import Section
-from protocol.light.headers import HeaderTrust
 from protocol.light.pool import PoolFollower
 from protocol.messages.results import Change, LedgerNews
-from tests.unit.protocol.light_at_hand import EPOCH, certify, header_of
-from tests.unit.protocol.machines import GENESIS, MALLORY, MINERS, MODEL, ORACLES, PARAMS
+from tests.unit.protocol.light_at_hand import EPOCH, certify, header_of, known_trust
+from tests.unit.protocol.machines import MALLORY, MINERS, MODEL, ORACLES, PARAMS
 from tests.unit.protocol.pool_at_hand import Pool, record_of
 
 FIRST, SECOND, THIRD = (miner.node for miner in MINERS[:3])
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.spec("POOL-FOLLOW.1")
 
 
 def follower() -> PoolFollower:
-    return PoolFollower(PARAMS, HeaderTrust(GENESIS))
+    return PoolFollower(PARAMS, known_trust())
 
 
 def told(pool: PoolFollower, news: Sequence[LedgerNews]) -> bool:

@@ -1,13 +1,17 @@
 """The miner under test: whom it answers, one at a time, and what it keeps to show."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.committee.election import committee_root
 from protocol.core.codec import Message
-from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Close, Note, Received
+from protocol.core.machine import Channel, ChannelClosed, ChannelOpened, Close, Note, Persist, Received, Send
+from protocol.light.handovers import HandOverBook, hand_over_key
 from protocol.messages.audits import (
     AnswerEnded,
     AnswerTokens,
@@ -19,31 +23,62 @@ from protocol.messages.audits import (
     Transcript,
     TranscriptAsked,
 )
+from protocol.messages.committee import (
+    Certificate,
+    CertificateKind,
+    Certified,
+    MemberSignature,
+    StatementKind,
+    header_digest,
+    statement_digest,
+)
+from protocol.messages.handover import HandOver, HandOvers, HandOversAsked
 from protocol.messages.tasks import EndReason
 from protocol.results.challenge import question, sign_challenge
 from protocol.roles.miner import CancelGeneration, Generate, Generated, GenerationFailed, Produced
-from protocol.roles.miner.answering import SILENT_MS, STREAMS_PER_ORACLE, AnswerMachine, AnswerSettings
+from protocol.roles.miner.answering import SILENT_MS, STRANGERS_MAX, STREAMS_PER_ORACLE, AnswerMachine, AnswerSettings
 from protocol.roles.miner.transcripts import KEPT_MS, KeepTranscript
 from tests.unit.protocol.keys import Key, key
-from tests.unit.protocol.machines import CLIENT, DOMAIN, MALLORY, MINER, MODEL, PARAMS, Hand, of, other_model, sent
+from tests.unit.protocol.light_at_hand import header_of
+from tests.unit.protocol.machines import (
+    CLIENT,
+    DOMAIN,
+    GENESIS,
+    MALLORY,
+    MINER,
+    MODEL,
+    PARAMS,
+    Hand,
+    of,
+    other_model,
+    sent,
+)
 from tests.unit.protocol.test_audit import transcript_of
 from tests.unit.protocol.walk import ANYTHING
 
 ORACLES = [key(50 + number) for number in range(4)]
 ORACLE, SECOND, THIRD, _ = ORACLES
+NETWORK = replace(GENESIS, committee=tuple(oracle.node for oracle in ORACLES))
 
 
 class Answering(Hand):
     """A miner that answers four oracles."""
 
     def __init__(self) -> None:
-        settings_ = AnswerSettings(MINER.node, (MODEL,), tuple(oracle.node for oracle in ORACLES), "build")
+        settings_ = AnswerSettings(MINER.node, (MODEL,), HandOverBook(NETWORK), "build")
         super().__init__(AnswerMachine(settings_, DOMAIN, PARAMS))
 
     def offer(self, oracle: Key = ORACLE, **fields: Any) -> tuple[Channel, list[Message]]:
         """An oracle offers a challenge."""
         channel = self.opened(oracle.node, "audit")
         return channel, sent(self.receive(channel, ChallengeOffered(challenge_of(oracle, **fields))))
+
+    def stranger(self, peer: Key) -> Channel:
+        """A peer opens a stream that is not known to be an oracle: it is asked."""
+        channel = Channel(500)
+        (asks,) = self.tell(ChannelOpened(channel, peer.node, "audit"))
+        assert asks == Send(channel, HandOversAsked(1))
+        return channel
 
     def give(self, channel: Channel, oracle: Key = ORACLE, signer: Key | None = None) -> list[object]:
         """The challenge itself."""
@@ -95,11 +130,69 @@ def test_a_challenge_is_answered_question_by_question_until_it_is_complete() -> 
 @pytest.mark.spec("TEST-SERVED.1")
 def test_only_the_committees_oracles_are_answered_and_each_on_few_streams() -> None:
     answering = Answering()
-    assert answering.tell(ChannelOpened(Channel(90), CLIENT.node, "audit")) == [Close(Channel(90))]
     for number in range(STREAMS_PER_ORACLE):
         assert answering.tell(ChannelOpened(Channel(91 + number), ORACLE.node, "audit")) == []
     assert answering.tell(ChannelOpened(Channel(99), ORACLE.node, "audit")) == [Close(Channel(99))]
     assert answering.tell(ChannelOpened(Channel(100), SECOND.node, "audit")) == []
+
+
+@pytest.mark.spec("TEST-SERVED.1")
+def test_whoever_is_not_known_shows_first_that_it_is_an_oracle() -> None:
+    answering, newcomer = Answering(), key(60)
+    channel = answering.stranger(newcomer)
+    assert answering.receive(channel, ChallengeOffered(challenge_of(newcomer))) == [], "it waits"
+    effects = answering.receive(channel, HandOvers((hand_over((*ORACLES[1:], newcomer)),)))
+    assert sent(effects, channel) == [ChallengeReady("build")]
+    assert [hand_over_key(1)] == [name for effect in of(effects, Persist) for name, _ in effect.records]
+    again = answering.tell(ChannelOpened(Channel(91), newcomer.node, "audit"))
+    assert again == [], "from now on it is known"
+
+
+@pytest.mark.spec("TEST-SERVED.1")
+@pytest.mark.parametrize(
+    "shown",
+    [
+        [HandOvers(())],
+        [HandOvers((), more=True)],
+        [ChallengeOffered, ChallengeOffered],
+        [lambda: HandOvers((hand_over((*ORACLES[1:], CLIENT), [*ORACLES[:2], CLIENT]),))],
+        [lambda: HandOvers((hand_over((*ORACLES[1:], key(61))),))],
+    ],
+    ids=["nothing", "no end", "other things", "unsigned", "somebody else"],
+)
+def test_who_cannot_show_it_is_turned_away(shown: list[Any]) -> None:
+    answering = Answering()
+    channel = answering.stranger(CLIENT)
+    effects: list[object] = []
+    for message in shown:
+        if message is ChallengeOffered:
+            message = ChallengeOffered(challenge_of(CLIENT))
+        effects += answering.receive(channel, message() if callable(message) else message)
+    assert [effect.channel for effect in of(effects, Close)] == [channel]
+    assert not answering.machine._strangers
+    assert not answering.machine._asker._asked
+
+
+def test_only_few_strangers_are_asked_at_a_time() -> None:
+    answering = Answering()
+    for number in range(STRANGERS_MAX):
+        (asks,) = answering.tell(ChannelOpened(Channel(91 + number), key(70 + number).node, "audit"))
+        assert isinstance(asks, Send)
+        assert asks.message == HandOversAsked(1)
+    assert answering.tell(ChannelOpened(Channel(90), CLIENT.node, "audit")) == [Close(Channel(90))]
+    answering.wait(SILENT_MS)
+    assert not answering.machine._strangers
+
+
+def hand_over(members: Sequence[Key], signers: Sequence[Key] = ORACLES[:3]) -> HandOver:
+    """The first epoch hands over to these."""
+    following = tuple(member.node for member in members)
+    header = header_of(5, 1, next_committee=committee_root(following))
+    domain = NETWORK.domain()
+    digest = header_digest(domain, header)
+    said = statement_digest(domain, StatementKind.FINALIZE, 1, 5, digest)
+    signatures = tuple(MemberSignature(place, signer.sign(said)) for place, signer in enumerate(signers))
+    return HandOver(Certified(Certificate(CertificateKind.FINALIZATION, 1, 5, digest, signatures), header), following)
 
 
 @pytest.mark.spec("TEST-SERVED.1")

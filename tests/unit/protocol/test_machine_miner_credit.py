@@ -7,7 +7,8 @@ import pytest
 
 from protocol.core.machine import Open, Send
 from protocol.core.signing import typed_digest, verify
-from protocol.messages.results import Follow, LedgerNews, Submit, Verdict
+from protocol.messages.handover import HandOvers
+from protocol.messages.results import LedgerNews, Submit, Verdict
 from protocol.messages.sessions import SessionOpen
 from protocol.messages.tasks import CancelTask, TaskFailed
 from protocol.roles.miner import CancelGeneration, Generate
@@ -17,7 +18,7 @@ from protocol.roles.miner.proving import LINGER_MS
 from protocol.session.lifecycle import TERMINAL_CODES
 from tests.unit.protocol.following_at_hand import session_news
 from tests.unit.protocol.keys import key
-from tests.unit.protocol.light_at_hand import EPOCH, news_of, outcome_news
+from tests.unit.protocol.light_at_hand import EPOCH, hand_over_of, news_of, outcome_news
 from tests.unit.protocol.machines import (
     DOMAIN,
     MINER,
@@ -193,7 +194,6 @@ def test_an_order_that_would_not_be_paid_is_refused_at_once(fields: dict[str, in
 def test_orders_of_an_epoch_that_is_past_or_far_are_refused_where_it_is_known() -> None:
     mine = priced()
     mine.tell_deadline()
-    mine.say(0, news_of(epoch=EPOCH))
     for number, (epoch, runs) in enumerate([(1, 0), (2, 1), (3, 1), (4, 1), (5, 0)]):
         run = order(mine, opening_of(number=number), max_tokens=1, home_epoch=epoch)
         assert len(of(run.begun, Generate)) == runs
@@ -201,12 +201,13 @@ def test_orders_of_an_epoch_that_is_past_or_far_are_refused_where_it_is_known() 
             assert failed(run.begun).code == "bad_request"
 
 
-def test_a_miner_with_a_price_follows_headers_of_so_many_oracles_that_one_is_correct() -> None:
-    for mine, following in ((priced(genesis=LISTED), 2), (Bound(genesis=LISTED), 0)):
-        mine.lease(opening_of())
-        mine.tell_deadline()
-        asked = [oracle for oracle, message in mine.told if message == Follow(pool=False)]
-        assert asked == [oracle.node for oracle in ORACLES[:following]]
+@pytest.mark.spec("MINER-CREDIT.1", "HANDOVER-ASKED.1")
+def test_hand_overs_tell_what_epoch_it_is_and_after_a_long_silence_nothing_is_known_of_that() -> None:
+    mine = priced()
+    mine.tell_deadline()
+    mine.say(1, HandOvers((hand_over_of(EPOCH + 1),)))
+    assert failed(order(mine, opening_of(), max_tokens=1, home_epoch=EPOCH - 1).begun).code == "bad_request"
+    assert of(order(mine, opening_of(number=1), max_tokens=1, home_epoch=EPOCH + 1).begun, Generate)
     mine.say(0, LedgerNews(news_of().certified, ()))
     assert ORACLES[0].node not in mine.links, "nobody asked for it"
 

@@ -59,9 +59,9 @@ class Testing(Hand):
     __test__ = False
 
     def __init__(self, called: Called | None = CALLED) -> None:
-        settings_ = TesterSettings(ORACLE.node, ORACLES)
+        settings_ = TesterSettings(ORACLE.node)
         super().__init__(TesterMachine(settings_, DOMAIN, PARAMS, ORACLE.sign))
-        self.begun = self.tell(Calls((called,))) if called is not None else []
+        self.begun = self.tell(Calls((called,), ORACLES)) if called is not None else []
 
     def stream(self, effects: Sequence[object]) -> Channel:
         """The stream that was opened."""
@@ -114,7 +114,7 @@ def test_an_honest_miner_passes_with_what_was_measured() -> None:
     effects = testing.compare(testing.score(effects))
     tested = verdict(effects)
     assert tested.report == TestReport(MINER.node, 3, True, 64, 500)
-    assert testing.tell(Calls((CALLED,))) == []
+    assert testing.tell(Calls((CALLED,), ORACLES)) == []
     assert testing.machine.next_deadline() is None
 
 
@@ -262,7 +262,7 @@ def test_an_oracle_whose_engine_fails_says_nothing_and_tries_again() -> None:
     effects = testing.tell(ScoringFailed(asked.number, False, "no memory"))
     assert of(effects, Tested) == []
     assert [note.what for note in of(effects, Note)] == ["tester.gave-up"]
-    assert testing.tell(Calls((CALLED,))) == []
+    assert testing.tell(Calls((CALLED,), ORACLES)) == []
     assert testing.stream(testing.wait(TRY_AGAIN_MS))
 
 
@@ -369,7 +369,7 @@ def test_a_test_that_is_called_off_ends_without_a_report() -> None:
 def test_few_tests_run_at_once_and_the_next_follows() -> None:
     testing = Testing(None)
     calls = tuple(replace(CALLED, miner=key(100 + number).node) for number in range(CALLS_MAX + 10))
-    opened = of(testing.tell(Calls(calls)), Open)
+    opened = of(testing.tell(Calls(calls, ORACLES)), Open)
     assert len(opened) == TESTS_AT_ONCE
     assert len(testing.machine._calls) == CALLS_MAX
     effects = testing.receive(opened[0].channel, Transcript(*TRANSCRIPT_FIELDS))
@@ -395,7 +395,7 @@ def test_any_walk_is_survived_bounded_and_comes_to_reports(data: st.DataObject) 
     testing = Testing(None)
     miners = [key(100 + number).node for number in range(TESTS_AT_ONCE + 2)]
     calls = tuple(replace(CALLED, miner=NodeId(node), lane=LANE if node[0] % 2 else None) for node in miners)
-    effects = testing.tell(Calls(calls))
+    effects = testing.tell(Calls(calls, ORACLES))
     likely = st.sampled_from(
         [
             ChallengeReady("build"),

@@ -69,6 +69,23 @@ def test_a_lane_whose_miner_went_to_another_is_not_late() -> None:
     assert desk.signed == [later.ok(0)]
 
 
+# Committees that change
+
+
+@pytest.mark.spec("OBSERVE-TOLD.1", "OBSERVE-HOME.1")
+def test_who_speaks_of_a_lane_in_another_epoch_than_its_own_counts_in_none() -> None:
+    desk = AtDesk()
+    others = tuple(KEYS[place].node_id for place in range(1, 4))
+    desk.book.homes = {1: (*others, KEYS[5].node_id), 2: (KEYS[ME].node_id, *others)}
+    desk.hear(1, ONE.ok(0))
+    desk.hear(2, ONE.ok(0), home_epoch=2)
+    desk.wait(2 * WINDOW_MS)
+    assert desk.signed == [], "one of epoch 1 is right, and one of f faulty ones says the same in epoch 2"
+    desk.hear(3, ONE.ok(0), home_epoch=2)
+    desk.wait(2 * WINDOW_MS)
+    assert [value.verdict for value in desk.signed] == [Verdict.LATE], "f+1 of epoch 2 do"
+
+
 # Without papers
 
 

@@ -8,10 +8,12 @@ from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.ledger import Section
 from protocol.ledger.proofs import verify_ledger_proof
+from protocol.light.handovers import HandOverBook
 from protocol.light.headers import HeaderTrust
 from protocol.light.news import check_outcome, check_session
 from protocol.light.pool import PoolFollower
 from protocol.messages.committee import CertificateKind
+from protocol.messages.handover import HandOvers, HandOversAsked
 from protocol.messages.results import (
     Follow,
     LedgerNews,
@@ -214,10 +216,11 @@ def test_a_follower_has_the_pool_of_every_header() -> None:
         miners=tuple(sorted(HASHES.key(f"pool {number}").node_id for number in range(1_500))),
     )
     room = Room(genesis)
-    pool = PoolFollower(params, HeaderTrust(genesis))
+    book = HandOverBook(genesis)
+    pool = PoolFollower(params, book.trust)
     router = room.puppet(ROUTER)
-    router.on_message = lambda place, message: take(pool, message)
-    router.say(Follow(True), 0)
+    router.on_message = lambda place, message: take(pool, book, message)
+    router.say(HandOversAsked(1), 0).say(Follow(True), 0)
     plain = room.puppet(CLIENT).say(Follow(False), 1)
     room.run(30_000)
     assert len(pool) == 1_500
@@ -258,7 +261,9 @@ def test_proofs_of_a_reservation_hold_against_their_header() -> None:
         assert news.proof.section == Section.SESSIONS
 
 
-def take(pool: PoolFollower, message: object) -> None:
-    """News of the pool are checked and taken."""
+def take(pool: PoolFollower, book: HandOverBook, message: object) -> None:
+    """News of the pool are checked and taken, and so are hand-overs, which come in time."""
     if isinstance(message, LedgerNews):
         pool.take(message)
+    elif isinstance(message, HandOvers):
+        book.take(message.hand_overs)

@@ -100,10 +100,13 @@ def test_the_oldest_home_epoch_that_may_be_signed_comes_first_and_takes_nothing_
     other = box.draft(view_of(state), 2, lambda home_epoch: home_epoch > 1, 0)
     assert other is not None
     assert (other.home_epoch, len(other.values), len(other.reports)) == (2, 1, 1)
-    box.keep((2,))
+    box.keep({2: committee_of().members})
     again = box.draft(view_of(state), 2, always, 0)
     assert again is not None
     assert again.home_epoch == 2
+    box.keep({2: (PEER,)})
+    assert box.draft(view_of(state), 2, always, 0) is None, "who is in no home has no batch"
+    assert not box.owes
 
 
 @pytest.mark.spec("BATCH-SHARED.1")

@@ -13,9 +13,12 @@ from protocol.messages.committee import (
     SyncPage,
     SyncRequest,
 )
+from protocol.messages.evidence import CommitteeNews
 from protocol.roles.oracle.syncing import SERVED_MAX
 from tests.unit.protocol.committee_at_hand import (
+    KEYS,
     PARAMS,
+    START_MS,
     STRANGER,
     VOTE,
     Made,
@@ -30,6 +33,8 @@ from tests.unit.protocol.committee_at_hand import (
 from tests.unit.protocol.oracle_at_hand import ALL, Oracle
 
 ONE, OTHER, THIRD = ALL
+ELSEWHERE = 20
+"""Of an oracle that is no member."""
 BLOCKS = chain(PARAMS.epoch_blocks)
 
 
@@ -170,6 +175,28 @@ def test_a_claim_that_nobody_can_show_is_forgotten() -> None:
         oracle.wait(PARAMS.delta_ms)
     assert 1 <= asked <= 31
     assert oracle.machine.signing == "yes"
+
+
+@pytest.mark.spec("SYNC-MERGE.1")
+def test_where_no_member_is_further_whoever_says_so_is_asked_too() -> None:
+    oracle, asked = Oracle().started(), []
+    said = say(ELSEWHERE, VOTE, 1, b"\1" * 32, epoch=7)
+    oracle.gossip(ELSEWHERE, CommitteeNews(KEYS[ELSEWHERE].node_id, START_MS, statements=(said,)))
+    for _ in range(400):
+        question = oracle.question()
+        if question is not None:
+            channel, place, _ = question
+            asked.append(place)
+            oracle.did = []
+            if place == ELSEWHERE:
+                blocks = tuple(block.block(block.finalization()) for block in BLOCKS[1:])
+                oracle.tell(Received(channel, SyncPage(1, blocks, (), 2, 1)))
+                break
+            oracle.tell(ChannelClosed(channel, "gone"))
+        oracle.wait(PARAMS.delta_ms)
+    assert asked[-1] == ELSEWHERE
+    assert set(asked[:-1]) <= set(ALL)
+    assert oracle.machine.simplex.committee.epoch == 2
 
 
 # Giving

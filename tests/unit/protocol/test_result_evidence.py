@@ -5,13 +5,14 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from protocol.core.codec import pack
 from protocol.core.errors import EvidenceError
 from protocol.core.ids import NetworkId, NodeId
-from protocol.core.signing import Domain, typed_digest
+from protocol.core.signing import Domain, keccak, typed_digest
 from protocol.messages.committee import SignedBatch
 from protocol.messages.evidence import CommitteeNews, ConflictingCommits, ConflictingValues, FalseReveal
-from protocol.messages.results import SignedReveal, Verdict
-from protocol.results.evidence import Evidence, convict, evidence_id
+from protocol.messages.results import Content, SignedReveal, Verdict
+from protocol.results.evidence import Evidence, conflicting_places, convict, evidence_id, observations_at_start
 from protocol.roles.oracle.news import VALUES_BYTES_MAX, News, evidence_in
 from tests.unit.protocol.committee_at_hand import KEYS, keyed, members_of  # noqa: F401
 from tests.unit.protocol.desk_at_hand import batch_of
@@ -103,6 +104,54 @@ def test_values_that_do_not_contradict() -> None:
         assert error.value.link == link
     both = batch_of(1, ok, late)
     assert convict(DOMAIN, ConflictingValues(ONE.session, 1, 0, both, both)) == KEYS[1].node_id
+
+
+@pytest.mark.spec("EVIDENCE-VALUES.2")
+def test_a_content_is_read_up_to_what_is_not_canonical() -> None:
+    said = tuple(msgspec.structs.replace(ONE.ok(), task=task, count=task * 4_097) for task in range(40))
+    for count in (0, 1, 15, 16, 40):
+        content = pack(Content(observations=said[:count]))
+        assert tuple(observations_at_start(content)) == said[:count]
+        assert tuple(observations_at_start(content + b"more")) == said[:count]
+        cut = [len(tuple(observations_at_start(content[:length]))) for length in range(len(content))]
+        assert cut == sorted(cut), "no more from less"
+    content = pack(Content(observations=said[:3]))
+    second = content.index(pack(said[1]))
+    wide = content.replace(pack(said[1]), pack(said[1]).replace(b"\x01\x00\x01", b"\xcc\x01\x00\x01", 1))
+    assert len(wide) == len(content) + 1
+    assert tuple(observations_at_start(wide)) == said[:1], "an integer of more bytes than it needs"
+    other = content[:second] + b"\x97" + content[second + 1 :]
+    assert tuple(observations_at_start(other)) == said[:1]
+    for start in (
+        b"",
+        b"\x90",
+        b"\xa1",
+        b"\xdc\x00\x08",
+        b"\x91",
+        b"\x91\xdc\x00\x01",
+        b"\x91\xc0",
+        b"\x91\xdd\0\0\0\1",
+    ):
+        assert tuple(observations_at_start(start + pack(said[0]))) == ()
+
+
+@pytest.mark.spec("EVIDENCE-VALUES.1", "EVIDENCE-VALUES.2")
+def test_the_places_of_two_values() -> None:
+    assert conflicting_places(values()) == (0, 0)
+    late = ONE.failed(Verdict.LATE)
+    first = batch_of(1, TWO.ok(), ONE.ok(), number=2)
+    assert conflicting_places(ConflictingValues(ONE.session, 1, 0, first, batch_of(1, TWO.ok(), TWO.ok(), late))) == (
+        1,
+        2,
+    )
+    rotten = tampered(first, first.content + b"\0")
+    assert convict(DOMAIN, ConflictingValues(ONE.session, 1, 0, rotten, batch_of(1, late))) == KEYS[1].node_id
+
+
+def tampered(signed: SignedBatch, content: bytes) -> SignedBatch:
+    """The batch of the same oracle with another content."""
+    batch = msgspec.structs.replace(signed.batch, content=keccak(content))
+    return SignedBatch(batch, KEYS[1].sign(typed_digest(DOMAIN, batch)), content)
 
 
 @pytest.mark.spec("COMMITTEE-NEWS.1")
