@@ -22,6 +22,7 @@ from protocol.core.signing import (
     typed_fields,
 )
 from protocol.messages.audits import Challenge
+from protocol.messages.chain import Consent
 from protocol.messages.committee import Batch, Finalize, Header, Nullify, Proposal, Vote
 from protocol.messages.results import Commit, Enlist, LaneResult, RegistryEntry, Reveal, SessionClose, Withdraw
 from protocol.messages.sessions import Assignment, Bid, RouterTerm, SessionOpen
@@ -109,6 +110,7 @@ def _committee_examples() -> list[TypedStruct]:
         Nullify(5, 2**63 - 1),
         Finalize(5, 1_000, name),
         Batch(4, oracle, 9, fill(0x61, 32), fill(0x71, 32)),
+        Consent(oracle, fill(0x81, 20)),
     ]
 
 
