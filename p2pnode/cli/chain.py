@@ -108,6 +108,7 @@ def _up(args: argparse.Namespace) -> int:
 
 def _deploy(args: argparse.Namespace) -> int:
     from chain.deploy import deploy, predict
+    from chain.pace import check_pace
     from chain.rpc import open_rpc
     from protocol.core.genesis import parse_genesis
 
@@ -117,6 +118,7 @@ def _deploy(args: argparse.Namespace) -> int:
     genesis, urls = config.genesis(), tuple(args.url or config.chain.urls)
     rpc = open_rpc(urls, _chain_id(urls))
     payer = _payer(args, rpc)
+    check_pace(rpc, genesis)
     if genesis.contracts is None:
         if args.out is None:
             raise ChainCommandError(

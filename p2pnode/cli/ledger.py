@@ -1,8 +1,8 @@
 """``p2pnode ledger``: what accounts, sessions and miners have, from an oracle; with ``--prove``, checked here.
 
 The proof leads from the record to the header that 2f+1 members of the committee signed. The first committee is that of
-the genesis, which is taken from ``--genesis``, or else from the oracle that is asked, which is then said; hand-overs lead
-from it to the others.
+the genesis, which is taken from ``--genesis``, or else from the oracle that is asked, which is then said; hand-overs
+lead from it to the others.
 """
 
 import argparse
