@@ -1,115 +1,34 @@
-"""What every chain behind the seam does, the real one and the model: checks over a rig, which each side brings.
-
-A check begins on a chain with the contracts just deployed; everybody in it has coin.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+"""What every chain behind the seam does, the real one and the model: checks over a rig, which each side brings."""
 
 import pytest
 
 from chain.api import (
-    Answer,
-    AnswerProof,
-    Chain,
     EventCursor,
-    InboxService,
-    Question,
     Role,
-    TxId,
     TxState,
 )
-from chain.deploy import Terms
 from chain.errors import ChainUnreachable, NoFunds, NoKey, Reverted, TransactionFailed
-from protocol.core.genesis import Genesis
-from protocol.core.ids import ZERO_DIGEST, Digest, NodeId
-from protocol.core.signing import Domain, keccak, typed_digest
-from protocol.ledger.records import Section
-from protocol.messages.chain import Accepted, ChainEvent, Consent, Deposited, Drawn, NodeChanged
-from protocol.messages.committee import Certified, Statement, StatementKind, header_digest, statement_digest
+from protocol.core.ids import Digest
+from protocol.core.signing import keccak, typed_digest
+from protocol.messages.chain import Accepted, Consent, Deposited, Drawn, NodeChanged
+from protocol.messages.committee import Statement, StatementKind, statement_digest
 from protocol.messages.evidence import ConflictingStatements
-from protocol.messages.results import LaneResult, Outcome, Verdict
-from protocol.messages.tasks import TaskOrder
 from protocol.results.evidence import evidence_id
-from tests.unit.chain.small_ledger import Book, finalized, root_of
-from tests.unit.protocol.keys import Key, key
-
-COMMITTEE = [key(number) for number in range(4)]
-OWNER, ROUTER, POOR = key(100), key(101), key(102)
-ORACLES = [key(200 + number) for number in range(5)]
-ACCOUNT, OTHER = NodeId(b"\xa1" * 20), NodeId(b"\xa2" * 20)
-NOWHERE = TxId(b"\x99" * 32)
-
-TERMS = Terms(unit=3, deposit_min=5, window_s=600, dead_s=5_000, stake_min=100, stake_cap=1_000, unbonding_s=10_000)
-
-
-class Rig(Protocol):
-    """A chain whose time is in the test's hands."""
-
-    genesis: Genesis
-
-    def client(self, payer: Key | None) -> Chain:
-        """A client with a key, or one that only looks."""
-
-    def mine(self, blocks: int = 1) -> None:
-        """Blocks are made, of all that waits."""
-
-    def skip(self, seconds: int) -> None:
-        """Time passes: the next block is so much later."""
-
-
-@dataclass
-class Scene:
-    """A network on a rig's chain: who does what to it, and what its ledger holds."""
-
-    rig: Rig
-    book: Book = field(default_factory=Book)
-
-    def __post_init__(self) -> None:
-        self.domain: Domain = self.rig.genesis.domain()
-        self.chain = self.rig.client(OWNER)
-
-    def done(self, tx: TxId, chain: Chain | None = None) -> None:
-        """A transaction is in a block that is final."""
-        chain = chain or self.chain
-        self.rig.mine()
-        chain.maintain()
-        assert chain.status(tx).state is TxState.FINAL, chain.status(tx)
-
-    def submitted(self, epoch: int, height: int) -> Certified:
-        """The committee finalizes a header, and the contract accepts it."""
-        certified, members = self.finalized(epoch, height)
-        self.done(self.chain.submit_checkpoint(certified, members))
-        return certified
-
-    def finalized(self, epoch: int, height: int, book: Book | None = None) -> tuple[Certified, tuple[NodeId, ...]]:
-        """A header over the ledger."""
-        header = (book or self.book).header(epoch, height, root_of(COMMITTEE))
-        return finalized(self.domain, header, COMMITTEE)
-
-    def deposited(self, account: NodeId, amount: int) -> None:
-        """Money comes in, and the ledger has it."""
-        self.done(self.chain.deposit(account, amount))
-        self.book = self.book.credited(account, balance=amount).counting(self.book.deposits + 1)
-
-    def registered(self, node: Key, stake: int = 500, roles: Role = Role.ORACLE) -> None:
-        """A node is registered."""
-        consent = node.sign(typed_digest(self.domain, Consent(node.node, OWNER.node)))
-        self.done(self.chain.register(node.node, roles, stake, consent))
-
-    def events(self) -> list[ChainEvent]:
-        """All that the contracts ever said."""
-        return [event for _, event in self.chain.events(self.chain.start(), 10_000).events]
-
-    def digest(self, certified: Certified) -> Digest:
-        """A header's name."""
-        assert certified.header is not None
-        return header_digest(self.domain, certified.header)
-
-
-Check = Callable[[Scene], None]
-
+from tests.unit.chain.conformance_money import MONEY_CHECKS
+from tests.unit.chain.conformance_scene import (
+    ACCOUNT,
+    COMMITTEE,
+    NOWHERE,
+    ORACLES,
+    OTHER,
+    OWNER,
+    POOR,
+    ROUTER,
+    TERMS,
+    Check,
+    Scene,
+)
+from tests.unit.chain.small_ledger import finalized, root_of
 
 # Reading
 
@@ -375,145 +294,6 @@ def evidence_costs_the_guilty(scene: Scene) -> None:
     assert refused.value.reason == "conflict"
 
 
-# Money
-
-
-def money_comes_in_and_goes_out(scene: Scene) -> None:
-    has = scene.chain.coin(OWNER.node)
-    scene.deposited(ACCOUNT, 50)
-    assert scene.chain.coin(OWNER.node) <= has - 150
-    assert scene.chain.deposited(1) == (ACCOUNT, 50)
-    scene.book = scene.book.credited(ACCOUNT, balance=-20, withdrawable=20)
-    certified = scene.submitted(1, 1)
-    header, proof = certified.header, scene.book.prove(Section.ACCOUNTS, ACCOUNT)
-    assert header is not None
-    with pytest.raises(Reverted) as refused:
-        scene.chain.withdraw(header, proof)
-    assert refused.value.reason == "not usable"
-    scene.rig.skip(TERMS.window_s)
-    scene.rig.mine()
-    before = scene.chain.coin(ACCOUNT)
-    scene.done(scene.chain.withdraw(header, proof))
-    assert scene.chain.coin(ACCOUNT) == before + 60
-    assert scene.chain.paid(ACCOUNT) == 20
-    with pytest.raises(Reverted) as refused:
-        scene.chain.withdraw(header, proof)
-    assert refused.value.reason == "nothing to pay"
-
-
-def all_goes_back_when_the_committee_is_dead(scene: Scene) -> None:
-    scene.deposited(ACCOUNT, 50)
-    certified = scene.submitted(1, 1)
-    scene.done(scene.chain.deposit(OTHER, 30))
-    header, proof = certified.header, scene.book.prove(Section.ACCOUNTS, ACCOUNT)
-    assert header is not None
-    with pytest.raises(Reverted) as refused:
-        scene.chain.exit(header, ZERO_DIGEST, proof)
-    assert refused.value.reason == "alive"
-    scene.rig.skip(TERMS.dead_s + 60)
-    scene.rig.mine()
-    assert scene.chain.dead()
-    before = [scene.chain.coin(account) for account in (ACCOUNT, OTHER)]
-    scene.done(scene.chain.exit(header, ZERO_DIGEST, proof))
-    scene.done(scene.chain.refund(2, header, ZERO_DIGEST))
-    assert [scene.chain.coin(account) for account in (ACCOUNT, OTHER)] == [before[0] + 150, before[1] + 90]
-    assert scene.chain.exited(ACCOUNT)
-    assert scene.chain.deposited(2) is None
-    for again, reason in (
-        (lambda: scene.chain.exit(header, ZERO_DIGEST, proof), "exited"),
-        (lambda: scene.chain.refund(2, header, ZERO_DIGEST), "no deposit"),
-        (lambda: scene.chain.refund(1, header, ZERO_DIGEST), "taken in"),
-        (lambda: scene.chain.submit_checkpoint(*scene.finalized(1, 2)), "halted"),
-        (lambda: scene.chain.deposit(ACCOUNT, 9), "dead"),
-    ):
-        with pytest.raises(Reverted) as refused:
-            again()
-        assert refused.value.reason == reason
-
-
-def all_goes_back_where_no_header_ever_came(scene: Scene) -> None:
-    scene.done(scene.chain.deposit(ACCOUNT, 30))
-    scene.rig.skip(TERMS.dead_s + 60)
-    scene.rig.mine()
-    scene.done(scene.chain.refund(1, None, ZERO_DIGEST))
-    assert scene.chain.deposited(1) is None
-
-
-# Questions and names
-
-
-def a_question_is_asked_answered_and_paid(scene: Scene) -> None:
-    router = scene.rig.client(ROUTER)
-    scene.done(router.serve(InboxService(b"k" * 32, 7)), router)
-    assert scene.chain.service(ROUTER.node) == InboxService(b"k" * 32, 7)
-    question = _question(scene)
-    scene.done(scene.chain.ask(question))
-    open_one = scene.chain.question(1)
-    assert open_one is not None
-    assert (open_one.asker, open_one.fee, open_one.answered, open_one.sealed) == (OWNER.node, 9, False, b"")
-    order, result, outcome = _task(scene.domain)
-    answer = Answer(1, Digest(order.session), 1, 0, b"answer")
-    scene.done(router.answer(answer), router)
-    scene.book = scene.book.decided(outcome)
-    certified = scene.submitted(1, 1)
-    assert certified.header is not None
-    scene.rig.skip(TERMS.window_s)
-    scene.rig.mine()
-    has = scene.chain.coin(ROUTER.node)
-    shown = AnswerProof(1, certified.header, outcome, scene.book.prove_outcome(0), order, result)
-    scene.done(scene.chain.prove_answer(shown))
-    assert scene.chain.coin(ROUTER.node) == has + 9
-    assert scene.chain.question(1) is None
-    page = scene.chain.inbox(scene.chain.start(), 100, ROUTER.node)
-    asked, answered, proved = page.items
-    assert isinstance(asked, Question)
-    assert (asked.number, asked.asker, asked.sealed, asked.reply_key) == (1, OWNER.node, b"sealed", b"r" * 32)
-    assert answered == answer
-    assert (proved.number, getattr(proved, "fee", None)) == (1, 9)
-    assert scene.chain.inbox(scene.chain.start(), 100, ACCOUNT).items == ()
-
-
-def an_unanswered_question_is_taken_back(scene: Scene) -> None:
-    router = scene.rig.client(ROUTER)
-    scene.done(router.serve(InboxService(b"k" * 32, 0)), router)
-    scene.done(scene.chain.ask(_question(scene)))
-    with pytest.raises(Reverted) as refused:
-        scene.chain.reclaim(1)
-    assert refused.value.reason == "too soon"
-    scene.rig.skip(1_000)
-    scene.rig.mine()
-    scene.done(scene.chain.reclaim(1))
-    assert scene.chain.question(1) is None
-
-
-def the_head_of_a_name_is_brought(scene: Scene) -> None:
-    scene.book = scene.book.named("tiny", OWNER.node, 3, "stable")
-    certified = scene.submitted(1, 1)
-    assert certified.header is not None
-    scene.rig.skip(TERMS.window_s)
-    scene.rig.mine()
-    proof = scene.book.prove(Section.NAMES, b"tiny")
-    scene.done(scene.chain.prove_name(certified.header, proof))
-    model = Digest(keccak(b"tiny\x03"))
-    assert scene.chain.name_head("tiny") == (3, keccak(model))
-    assert scene.chain.name_alias("tiny", "stable") == model
-    with pytest.raises(Reverted) as refused:
-        scene.chain.prove_name(certified.header, proof)
-    assert refused.value.reason == "old"
-
-
-def _question(scene: Scene) -> Question:
-    fields: dict[str, Any] = {"prompt": Digest(keccak(b"prompt")), "model": ZERO_DIGEST, "reply_key": b"r" * 32}
-    deadline_s = scene.chain.finalized().time_s + 900
-    return Question(0, OWNER.node, ROUTER.node, deadline_s=deadline_s, fee=9, sealed=b"sealed", **fields)
-
-
-def _task(domain: Domain) -> tuple[TaskOrder, LaneResult, Outcome]:
-    order = TaskOrder(keccak(b"session"), 1, 1, keccak(b"prompt"), bytes(32), bytes(32), 9, 9)
-    result = LaneResult(typed_digest(domain, order), order.prompt, keccak(b"model"), bytes(32), keccak(b"chain"), 7)
-    return order, result, Outcome(order.session, 1, 0, Verdict.OK, typed_digest(domain, result), 7, 1, 5)
-
-
 CHECKS: tuple[Check, ...] = (
     nothing_has_happened,
     blocks_have_numbers_and_times,
@@ -535,10 +315,5 @@ CHECKS: tuple[Check, ...] = (
     a_key_is_replaced,
     a_committee_is_drawn,
     evidence_costs_the_guilty,
-    money_comes_in_and_goes_out,
-    all_goes_back_when_the_committee_is_dead,
-    all_goes_back_where_no_header_ever_came,
-    a_question_is_asked_answered_and_paid,
-    an_unanswered_question_is_taken_back,
-    the_head_of_a_name_is_brought,
+    *MONEY_CHECKS,
 )

@@ -24,7 +24,8 @@ from protocol.core.genesis import CONTRACTS, Contracts, Genesis
 from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.core.signing import Sign
-from tests.unit.chain.conformance import CHECKS, COMMITTEE, OWNER, ROUTER, TERMS, Check, Rig, Scene
+from tests.unit.chain.conformance import CHECKS
+from tests.unit.chain.conformance_scene import COMMITTEE, OWNER, ROUTER, TERMS, Check, Rig, Scene
 from tests.unit.protocol.keys import Key
 
 CHAIN_ID = 31_337

@@ -202,7 +202,7 @@ class TestMoney(Money.TestCase):
     """A thousand calls."""
 
     settings = settings(
-        max_examples=10,
+        max_examples=20,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
