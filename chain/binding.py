@@ -74,7 +74,7 @@ class Event:
             return {item["name"]: _plain(item["type"], item, said[item["name"]]) for item in self.inputs}
         except Exception as error:
             # web3 raises its own types for bad input, and those of what it is built on.
-            raise RpcNonsense(f"answered what is no event {self.name}: {error}") from error
+            raise RpcNonsense(f"answered what is no event {self.name}: {str(error)[:200]}") from error
 
 
 _NOWHERE = dict.fromkeys(("address", "blockHash", "blockNumber", "logIndex", "transactionHash", "transactionIndex"))
@@ -148,7 +148,8 @@ def _decoded(items: tuple[dict[str, Any], ...], data: bytes) -> tuple[Any, ...]:
         return tuple(_plain(item["type"], item, value) for item, value in zip(items, values, strict=True))
     except Exception as error:
         # The decoder raises its own types, and those of what it is built on, for bad input.
-        raise RpcNonsense(f"answered {len(data)} bytes that are not what the ABI says: {error}") from error
+        why = str(error)[:200]
+        raise RpcNonsense(f"answered {len(data)} bytes that are not what the ABI says: {why}") from error
 
 
 def reason_of(data: bytes) -> str:

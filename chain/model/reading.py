@@ -42,6 +42,8 @@ class ModelEndpoint:
     """It takes transactions, and nobody ever hears of them."""
     deaf: bool = False
     """As ``down``, and for good."""
+    lies: bool = False
+    """It tells of deposits that nobody made."""
 
     def blocks(self) -> list[MadeBlock]:
         """What it shows. Raises ChainUnreachable."""
@@ -79,6 +81,9 @@ class ModelReading:
         """See Reading."""
         kinds = (Deposited, NodeChanged, Drawn, Accepted)
         events, cursor, more = self._page(after, limit, lambda what: isinstance(what, kinds))
+        if self.endpoint.lies and cursor.number > after.number:
+            made = sum(isinstance(log.what, Deposited) for block in self._final() for log in block.logs)
+            events.append((cursor.number, Deposited(made + 1, NodeId(b"\x11" * 20), 1_000)))
         return EventPage(tuple(events), cursor, more)
 
     def _page(

@@ -19,12 +19,12 @@ from chain.signed import created_by
 from p2pnode.sim.checkers import Checker
 from p2pnode.sim.committee_word import OnlyTheGuilty
 from p2pnode.sim.crypto import Key
-from p2pnode.sim.faults import Fault
+from p2pnode.sim.faults import Crash, Fault
 from p2pnode.sim.host import Host
 from p2pnode.sim.onchain_chain import RICH, Onchain
 from p2pnode.sim.onchain_checkers import ConservedOnchain, OnchainHolds, PaidOnchain
 from p2pnode.sim.onchain_ending import Estate, OnchainEnds
-from p2pnode.sim.onchain_faults import Deaf, draw_chain_faults, draw_reorgs
+from p2pnode.sim.onchain_faults import Deaf, draw_chain_faults, draw_losses, draw_weakness
 from p2pnode.sim.onchain_lies import WORD_LIES
 from p2pnode.sim.onchain_purse import Book, Purse, PurseProgram
 from p2pnode.sim.onchain_raider import Raider
@@ -49,6 +49,8 @@ STAKE = 1_000
 PURSES = ("purse-1", "purse-2")
 RAIDER = ("raider-1", "raider-2", "raider-3", "raider-4")
 ROLES = {"router": 1, "miner": 2, "oracle": 4}
+GONE = "gone"
+"""In place of ruses: one that dies at some time, and never comes back."""
 DEAD_S = 100_000
 """No world lives so long by itself."""
 
@@ -63,7 +65,7 @@ class ChainTuning:
     depth: int | None = None
     """Blocks until one is final."""
     faults: str = "all"
-    """Of chain and endpoints: all, ``none``, or ``reorgs`` alone."""
+    """Of chain and endpoints: all, ``none``, or ``losses`` alone."""
     lies: tuple[str, ...] | None = None
     """Of each Byzantine oracle, about the chain."""
     deaf: bool | None = None
@@ -100,17 +102,33 @@ def _faults(seed: int, plan: ResultsPlan, tuning: ChainTuning, heal_ms: int) -> 
         faults = draw_faults(Random(f"faults/{seed}"), _menu(plan, heal_ms))
     if tuning.faults == "all":
         faults += draw_chain_faults(rng, plan.cast.oracles, FAULTS_FROM_MS, heal_ms)
-    elif tuning.faults == "reorgs":
-        faults += draw_reorgs(rng, FAULTS_FROM_MS, heal_ms)
+    elif tuning.faults == "losses":
+        faults += draw_losses(FAULTS_FROM_MS, heal_ms)
     if rng.random() < 0.2 if tuning.deaf is None else tuning.deaf:
         faults += (Deaf(rng.choice(plan.cast.oracles)),)
-    return faults
+    return faults + _weakness(rng, plan, heal_ms)
+
+
+def _weakness(rng: Random, plan: ResultsPlan, heal_ms: int) -> tuple[Fault, ...]:
+    """Where no oracle is Byzantine, one may be gone for good, or have a lying endpoint."""
+    gone = tuple(Crash(rng.randint(0, heal_ms), name, None) for name in plan.cast.oracles if GONE in _ruses(plan, name))
+    sound = all(name not in plan.cast.ruses for name in plan.cast.oracles)
+    if sound and rng.random() < 0.3:
+        return draw_weakness(rng, rng.choice(plan.cast.oracles), FAULTS_FROM_MS, heal_ms)
+    return gone
+
+
+def _ruses(plan: ResultsPlan, name: str) -> tuple[str, ...]:
+    return plan.cast.ruses.get(name, ())
 
 
 def _plan(rng: Random, tuning: ChainTuning) -> ResultsPlan:
     plan = draw_plan(rng, tuning.results)
+    if tuning.results.oracles is None and not any(name in plan.cast.ruses for name in plan.cast.oracles):
+        # Nothing is promised of one that never comes back: it counts as a faulty one.
+        plan.cast.ruses.update({rng.choice(plan.cast.oracles): (GONE,)} if rng.random() < 0.3 else {})
     for name in plan.cast.oracles:
-        if name in plan.cast.ruses:
+        if name in plan.cast.ruses and GONE not in plan.cast.ruses[name]:
             drawn = (rng.choice(sorted(WORD_LIES)),) if rng.random() < 0.6 else ()
             plan.cast.ruses[name] += drawn if tuning.lies is None else tuning.lies
     params = replace(
@@ -211,7 +229,7 @@ class _Estate:
         ends = _one(checkers, OnchainEnds)
         undertaker = self._onchain.client("undertaker", NodeId(keccak(b"undertaker")[:20]))
         guilty, tables = _one(checkers, OnlyTheGuilty), _one(checkers, ResultsTables)
-        ends.estate = Estate(self._onchain, self._purses, guilty, tables, undertaker)
+        ends.estate = Estate(self._onchain, self._purses, guilty, tables, self._raider, undertaker)
         self._world.watched_by((*checkers, OnchainHolds(self._onchain, ledger), self._raider))
 
     def begins(self) -> None:
@@ -222,12 +240,13 @@ class _Estate:
             if kind in ROLES:
                 owner = self._owner(name)
                 consent = key.sign(typed_digest(domain, Consent(key.node_id, owner)))
-                args = (key.node_id, ROLES[kind], STAKE + len(name), consent)
-                self._send(owner, "registry", "register", *args, value=args[2] * unit)
+                stake = STAKE + len(name)
+                args = (key.node_id, ROLES[kind], stake, consent)
+                self._send(owner, "registry", "register", *args, value=stake * unit)
         payer = NodeId(keccak(b"payer")[:20])
         for name in (*self._plan.cast.clients, LAST, *PURSES):
-            args = (self._keys[name].node_id, DEPOSIT_WEI)
-            self._send(payer, "escrow", "deposit", *args, value=DEPOSIT_WEI * unit)
+            account = self._keys[name].node_id
+            self._send(payer, "escrow", "deposit", account, DEPOSIT_WEI, value=DEPOSIT_WEI * unit)
         self._onchain.begin(2 * self._onchain.chain.depth + 2 * self._world.genesis.params.anchor_stride)
 
     def _owner(self, name: str) -> NodeId:
@@ -256,7 +275,7 @@ def _liars(*ruses: tuple[str, ...]) -> Tuning:
 PROFILES = {
     "chain": ChainTuning(),
     "chain-quiet": ChainTuning(_QUIET, faults="none", deaf=False),
-    "chain-reorgs": ChainTuning(replace(_QUIET, spare=(0, 2)), depth=12, faults="reorgs", deaf=False),
+    "chain-losses": ChainTuning(_QUIET, depth=12, faults="losses", deaf=False),
     "chain-liars": ChainTuning(_liars(()), faults="none", lies=("gives-itself-money",), deaf=False),
     "chain-equivocators": ChainTuning(_liars(("two-tongues",)), faults="none", lies=(), deaf=False),
     "chain-deaf": ChainTuning(_QUIET, faults="none", deaf=True),

@@ -7,7 +7,7 @@ in, and from who is correct.
 from chain.model.blocks import MadeBlock
 from chain.model.checkpoints import Checkpoint
 from chain.model.escrow import Paid, Refunded
-from chain.model.registry import HASHES_KEPT, Slashed
+from chain.model.registry import HASHES_KEPT, Frozen, Slashed
 from p2pnode.sim.checkers import Violation
 from p2pnode.sim.host import Host
 from p2pnode.sim.onchain_chain import Onchain
@@ -64,6 +64,8 @@ class OnchainHolds(Follower):
         """Who, by name, in blocks that are final."""
         self._onchain = onchain
         self._ledger = ledger
+        self._freezes: dict[int, tuple[int, dict[NodeId, int]]] = {}
+        """Seed block and candidates of an epoch."""
         self._got: dict[NodeId, int] = {}
         """What accounts were paid, in final blocks."""
         self._claims: dict[Digest, Checkpoint] = {}
@@ -89,6 +91,8 @@ class OnchainHolds(Follower):
                     self._check_header(Digest(digest), contracts.checkpoints.accepted(digest))
                 case Paid(account=account, amount=amount, total=total):
                     self._check_paid(account, amount, total)
+                case Frozen(epoch=epoch, seed_block=seed_block):
+                    self._freezes[epoch] = seed_block, dict(contracts.registry.frozen_weights)
                 case Drawn(epoch=epoch, members=members):
                     self._check_drawn(block, epoch, tuple(map(NodeId, members)))
                 case Refunded(number=number):
@@ -138,17 +142,20 @@ class OnchainHolds(Follower):
 
     def _check_drawn(self, block: MadeBlock, epoch: int, members: tuple[NodeId, ...]) -> None:
         """As the protocol's own function draws, from all candidates of the freeze."""
-        registry, terms = self._onchain.contracts.registry, self._onchain.terms
-        late = (block.number - 1 - registry.frozen.seed_block) // HASHES_KEPT
-        seed_block = self._onchain.chain.blocks[registry.frozen.seed_block + late * HASHES_KEPT]
-        pool = [Candidate(node, weight) for node, weight in registry.frozen_weights.items()]
+        terms = self._onchain.terms
+        # The same block may freeze the next epoch's after the draw.
+        number, weights = self._freezes[epoch]
+        late = (block.number - 1 - number) // HASHES_KEPT
+        seed_block = self._onchain.chain.blocks[number + late * HASHES_KEPT]
+        pool = [Candidate(node, weight) for node, weight in weights.items()]
         seed = draw_seed(terms.domain.network_id, epoch, seed_block.hash)
         if elect(seed, pool, terms.stake_cap, (), terms.size_max) != members:
             self.fail(f"the committee of epoch {epoch} is not the one that its seed draws")
 
     def _check_refund(self, number: int) -> None:
         closing = self._onchain.contracts.escrow.closing
-        if closing is None or number <= closing.deposits:
+        header = None if closing is None else closing.header
+        if closing is None or (header is not None and number <= header.deposits):
             self._broken("S7", f"deposit {number} goes back, though the ledger had taken it in")
 
     # What is final

@@ -14,6 +14,7 @@ from p2pnode.sim.checkers import Violation
 from p2pnode.sim.committee_word import OnlyTheGuilty
 from p2pnode.sim.onchain_chain import Onchain
 from p2pnode.sim.onchain_purse import Purse, newest_usable
+from p2pnode.sim.onchain_raider import Raider
 from p2pnode.sim.onchain_settling import LATENCY_MS, POLL_MS
 from p2pnode.sim.results_ending import LOOK_EVERY_MS, Ends
 from p2pnode.sim.results_money import accounts
@@ -21,6 +22,7 @@ from p2pnode.sim.results_tables import ResultsTables
 from protocol.core.ids import ZERO_DIGEST, NodeId
 from protocol.ledger.accounts import Account
 from protocol.ledger.records import Section
+from protocol.messages.committee import Header
 
 EXTRA = 777
 """What each purse pays in when nobody is left to take it in."""
@@ -34,6 +36,7 @@ class Estate:
     purses: tuple[Purse, ...]
     guilty: OnlyTheGuilty
     tables: ResultsTables
+    raider: Raider
     undertaker: ModelClient
     """Who sees to it that everybody gets what is left."""
     sent: dict[object, TxId] = field(default_factory=dict)
@@ -52,6 +55,7 @@ class OnchainEnds(Ends):
         """Units, in exits and refunds."""
         steps = (self._catches_up, self._convicts, self._pays, self._dies, self._is_dead, self._gives_back)
         self._steps += steps
+        self._grabbed: Header | None = None
         self._wanted: int | None = None
         self._bound_ms = 0
 
@@ -144,6 +148,9 @@ class OnchainEnds(Ends):
             return False
         slot, _ = found
         state, header = self._ledger.states[slot], self._ledger.headers[slot]
+        if self._grabbed is None:
+            self._grabbed = header
+            estate.raider.grabs(header)
         escrow = onchain.contracts.escrow
         for account, has in accounts(state):
             if _all_of(has) > escrow.paid.get(NodeId(account), 0):

@@ -18,7 +18,7 @@ DEPTH_MAX = 12
 
 @dataclass(frozen=True, slots=True)
 class RpcFails:
-    """A node's endpoint answers nothing, or is behind, or forgets what it is given, for a while."""
+    """A node's endpoint answers nothing, or is behind, forgets what it is given, or lies, for a while."""
 
     at_ms: int
     for_ms: int
@@ -26,17 +26,23 @@ class RpcFails:
     down: bool = False
     behind: int = 0
     loses: bool = False
+    lies: bool = False
 
     def plan(self, world: "World", heal_us: int) -> None:
-        world.at(self.at_ms * 1_000, partial(self._set, world, self.down, self.behind, self.loses))
-        world.at(min((self.at_ms + self.for_ms) * 1_000, heal_us), partial(self._set, world, False, 0, False))
+        world.at(self.at_ms * 1_000, partial(self._strike, world))
+        world.at(min((self.at_ms + self.for_ms) * 1_000, heal_us), partial(self._mend, world))
 
-    def _set(self, world: "World", down: bool, behind: int, loses: bool) -> None:
-        if down or behind or loses:
-            world.struck(self.nodes[0], repr(self))
+    def _strike(self, world: "World") -> None:
+        world.struck(self.nodes[0], repr(self))
         for name in self.nodes:
             endpoint = _chain(world).endpoint(name)
-            endpoint.down, endpoint.behind, endpoint.loses = down, behind, loses
+            endpoint.down, endpoint.behind = self.down, self.behind
+            endpoint.loses, endpoint.lies = self.loses, self.lies
+
+    def _mend(self, world: "World") -> None:
+        for name in self.nodes:
+            endpoint = _chain(world).endpoint(name)
+            endpoint.down, endpoint.behind, endpoint.loses, endpoint.lies = False, 0, False, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,13 @@ def draw_chain_faults(rng: Random, nodes: Sequence[str], from_ms: int, heal_ms: 
     return tuple(faults)
 
 
-def draw_reorgs(rng: Random, from_ms: int, heal_ms: int) -> tuple[Fault, ...]:
-    """One after the other, as deep as they go; what was in the blocks is lost, or is not."""
-    times = range(from_ms, heal_ms, 1_500)
-    return tuple(Reorg(at_ms, DEPTH_MAX, rng.choice((0.0, 1.0))) for at_ms in times)
+def draw_weakness(rng: Random, name: str, from_ms: int, heal_ms: int) -> tuple[Fault, ...]:
+    """What is as bad as an oracle that lies: an endpoint that does."""
+    times = sorted(rng.randrange(from_ms, heal_ms) for _ in range(rng.randint(1, 3)))
+    return tuple(RpcFails(at_ms, rng.randint(1_000, 8_000), (name,), lies=True) for at_ms in times)
+
+
+def draw_losses(from_ms: int, heal_ms: int) -> tuple[Fault, ...]:
+    """One reorganisation after the other, as deep as they go; whatever was sent is lost again and again."""
+    reorgs = [Reorg(at_ms, DEPTH_MAX, 1.0) for at_ms in range(from_ms, heal_ms, 1_500)]
+    return (*reorgs, *(Forgets(at_ms) for at_ms in range(from_ms, heal_ms, 700)))

@@ -84,16 +84,6 @@ def _forgets_exits(inner: Callable[..., None], escrow: ModelEscrow, *args: Any) 
     inner(*args)
 
 
-def _refunds_all(inner: Callable[..., None], escrow: ModelEscrow, *args: Any) -> None:
-    closing = escrow.closing
-    if closing is not None and closing.header is not None:
-        escrow.closing = Closing(closing.digest, replace(closing.header, deposits=0))
-    try:
-        inner(*args)
-    finally:
-        escrow.closing = closing or escrow.closing
-
-
 def _no_window(_inner: Any, checkpoints: ModelCheckpoints, _call: Call, digest: bytes) -> bool:
     return checkpoints.accepted(digest).sequence > 0
 
@@ -144,7 +134,7 @@ def _others(inner: Callable[..., tuple[NodeId, ...] | None], _chain: ChainState,
 CHAIN_MUTATIONS: Mapping[str, Mutation] = {
     "unfinal-block-read": Mutation(
         "oracles read blocks of the chain that are not final",
-        "chain-reorgs",
+        "chain-losses",
         ("S7", "S4"),
         10,
         around(ModelReading, "_final", lambda _inner, reading: reading.endpoint.blocks()),
@@ -224,7 +214,7 @@ CHAIN_MUTATIONS: Mapping[str, Mutation] = {
         "chain-quiet",
         ("S7",),
         5,
-        around(ModelEscrow, "refund", _refunds_all),
+        lambda: replaced(Closing, "deposits", property(lambda _: 0)),
     ),
     "innocent-slashed": Mutation(
         "the court does not ask who signed", "chain-quiet", ("S12",), 5, around(ModelEvidence, "judge", _accused)
@@ -245,7 +235,7 @@ CHAIN_MUTATIONS: Mapping[str, Mutation] = {
     ),
     "never-sent-again": Mutation(
         "what the chain has lost is not sent again",
-        "chain-reorgs",
+        "chain-losses",
         ("L3",),
         10,
         around(ModelClient, "maintain", lambda *_: 0),

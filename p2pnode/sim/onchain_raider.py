@@ -133,9 +133,12 @@ class Raider(Checker):
     def _withdraws(self) -> None:
         """What was shown before, again; or more, by the same proof; or by a header that was never accepted."""
         purse = self._rng.choice(self._purses)
-        if not purse.shown or self.ledger is None:
+        paid = self._onchain.contracts.escrow.paid.get(purse.account, 0)
+        # He does nobody a favour: what was not paid yet he leaves alone.
+        shown = [known for known in purse.shown if _withdrawable(known[1]) <= paid]
+        if not shown or self.ledger is None:
             return
-        digest, proof = self._rng.choice(purse.shown)
+        digest, proof = self._rng.choice(shown)
         kept = self._onchain.contracts.checkpoints.accepted(digest)
         header = self.ledger.headers.get((kept.epoch, kept.height))
         if header is None:
@@ -149,11 +152,12 @@ class Raider(Checker):
                 self._hurries(purse)
 
     def _hurries(self, purse: Purse) -> None:
-        """By the header that was accepted last."""
-        checkpoints = self._onchain.contracts.checkpoints
+        """By the header that was accepted last, while it can still be challenged."""
+        checkpoints, onchain = self._onchain.contracts.checkpoints, self._onchain
         last = checkpoints.accepted(checkpoints.latest)
         state = None if self.ledger is None else self.ledger.states.get((last.epoch, last.height))
-        if state is not None and self.ledger is not None:
+        early = onchain.chain.head.time_s + 3 < last.time_s + onchain.terms.window_s
+        if early and state is not None and self.ledger is not None:
             proof = state.prove(Section.ACCOUNTS, purse.account)
             self.send("escrow", "withdraw", self.ledger.headers[last.epoch, last.height], proof)
 
@@ -165,17 +169,18 @@ class Raider(Checker):
 
     def _ends(self) -> None:
         """As if the committee were dead."""
-        escrow, number = self._onchain.contracts.escrow, self._rng.randint(1, 20)
         self.send("checkpoints", "declare_dead")
-        self.send("escrow", "refund", number, None, ZERO_DIGEST)
-        if escrow.closing is None or self.ledger is None:
-            return
-        header = escrow.closing.header
-        self.send("escrow", "refund", number, header, ZERO_DIGEST)
-        if header is not None:
-            account = self._rng.choice(self._purses).account
-            proof = self.ledger.states[header.epoch, header.height].prove(Section.ACCOUNTS, account)
-            self.send("escrow", "exit", header, ZERO_DIGEST, proof)
+        self.send("escrow", "refund", self._rng.randint(1, 20), None, ZERO_DIGEST)
+
+    def grabs(self, header: Header) -> None:
+        """The exit is open: every deposit is to come back, and whatever purses have, twice."""
+        escrow = self._onchain.contracts.escrow
+        for number in range(1, len(escrow.deposits) + 2):
+            self.send("escrow", "refund", number, header, ZERO_DIGEST)
+        assert self.ledger is not None
+        state = self.ledger.states[header.epoch, header.height]
+        for purse in (*self._purses, *self._purses):
+            self.send("escrow", "exit", header, ZERO_DIGEST, state.prove(Section.ACCOUNTS, purse.account))
 
     # The registry
 
@@ -205,3 +210,7 @@ class Raider(Checker):
 
 def _slot(certified: Certified) -> tuple[int, int]:
     return (certified.certificate.epoch, certified.certificate.height)
+
+
+def _withdrawable(proof: LedgerProof) -> int:
+    return 0 if proof.value is None else Account.read(proof.value).withdrawable_wei

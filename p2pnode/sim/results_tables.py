@@ -26,6 +26,7 @@ from protocol.roles.oracle.outcomes import RECENT_MAX
 from protocol.roles.oracle.recent import RECENT_MAX as FINALS_MAX
 from protocol.roles.oracle.results import LATER_MAX
 from protocol.roles.oracle.watchers import ALL_MAX, OF_STREAM_MAX
+from protocol.roles.peer import PROBES_MAX
 from protocol.roles.router.following import HANDED_IN_MAX
 from protocol.roles.router.watched import NEWS_MAX, SEEN_MAX
 from protocol.settlement.docket import AT_ONCE_MAX, PIECES_MAX
@@ -84,6 +85,12 @@ TABLES = {
     "outcomes._recent": _kept(RECENT_MAX),
     "recent._finals": _kept(FINALS_MAX),
     "earnings._rows": _kept(ROWS_MAX),
+    # Who has just connected is still asking; oracles come and go to the end.
+    "PeerMachine._asked": _kept(PROBES_MAX),
+    "PeerMachine.streams": Table(_general, lambda _: 2 * PROBES_MAX),
+    "PeerMachine._deadlines": Table(
+        fast_path_tables.TABLES["PeerMachine._deadlines"].under_way, lambda _: 1 + PROBES_MAX
+    ),
     # Streams on which an oracle was asked for hand-overs; one that is Byzantine never answers.
     "_asker._asked": _kept(MEMBERS_MAX),
     # What they see of a chain, and bring there.

@@ -45,8 +45,10 @@ def test_worlds_are_worth_playing() -> None:
     keys = keys_of(1)
     with signing.scheme(keys):
         built = SCENARIOS["chain-equivocators"](Setup(1, keys, 100))
-        built.world.run_until(built.end_ms * 1_000)
-    onchain = built.world.onchain
+        world = built.world
+        world.at(built.heal_ms * 1_000, lambda: [hook() for hook in world.watch.healed])
+        world.run_until(built.end_ms * 1_000)
+    onchain = world.onchain
     assert onchain is not None
     said, refused = _told(onchain.chain.blocks)
     assert said["Accepted"] > 10

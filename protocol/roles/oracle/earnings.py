@@ -51,7 +51,8 @@ class Earnings:
 
     def _counted(self, state: State) -> dict[bytes, EpochEarned]:
         """The rows that a block changes."""
-        before = {key: self._row(key) for key in {_key(earned.account, state.epoch) for earned in state.earned}}
+        # In the order of the payments, so that equal runs write equal records.
+        before = {key: self._row(key) for key in (_key(earned.account, state.epoch) for earned in state.earned)}
         rows = {key: row for key, row in before.items() if row is None or row.through < state.batches}
         sums = {key: row or EpochEarned(0) for key, row in rows.items()}
         for earned in state.earned:
