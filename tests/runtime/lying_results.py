@@ -122,7 +122,7 @@ class Lies:
         for channel in channels_of(effect):
             oracle = proving._links.oracle(channel)
             assert oracle is not None
-            said.append(Send(channel, both[proving._oracles.index(oracle) % 2], key=effect.key))
+            said.append(Send(channel, both[proving._links.oracles.index(oracle) % 2], key=effect.key))
         return said
 
     def _copies(self, machine: MinerMachine, effect: Any, now_ms: int) -> list[object]:

@@ -12,7 +12,7 @@ from p2pnode.sim.runner import run
 from tests.simulation.played import play
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = range(150)
+SEEDS = range(100)
 LONG_SEEDS = range(1_000, 2_000)
 HASHED = range(4)
 
