@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from p2pnode.cli.blocks import Row
 from tests.runtime.test_network import P2PNODE, Terminal, run, start_testnet
 
 WITHIN_S = 20.0
 
 
+@pytest.mark.long
 def test_the_height_rises_on_a_terminal_and_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     env = {**os.environ, "P2PNODE_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
     folder = tmp_path / "net"
