@@ -18,7 +18,7 @@ from p2pnode.sim.results_levels import LevelsHold, Shown
 from p2pnode.sim.results_replay import OneLedger
 from p2pnode.sim.results_seen import Brought, Lane, Seen
 from protocol.core.codec import Message
-from protocol.core.ids import NodeId
+from protocol.core.ids import NOBODY, NodeId
 from protocol.ledger.sessions import Session
 from protocol.light.levels import Level
 from protocol.messages.results import CommitMessage, Outcome, RevealMessage, Verdict
@@ -196,9 +196,22 @@ class Ends(Checker):
         in_time = all(commits and commits[0].at_us + margin_us < first_us + window_us for commits in brought)
         if not in_time or len(mine) != 1 or not all(self._is_honest(commits[0]) for commits in brought):
             return
+        if any(self._had_nobody(lane, host.name) for host in correct):
+            return
         if outcome.verdict is not Verdict.OK:
             self.fail(f"lane {lane[2]} of task {lane[1]} was committed to in time, and is {outcome.verdict.name}")
         self.honest_lanes += 1
+
+    def _had_nobody(self, lane: Lane, oracle: str) -> bool:
+        """Whether the latest assignment that an oracle knew before the lane's commit leaves the lane empty: it need not
+        have waited for whoever was found for it since. Spec: [REVEAL-ASKED.1]"""
+        at_us = self._seen.commits[lane][oracle][0].at_us
+        task = [by_oracle for other, by_oracle in self._seen.commits.items() if other[:2] == lane[:2]]
+        papers = [
+            brought.papers for by_oracle in task for brought in by_oracle.get(oracle, ()) if brought.at_us < at_us
+        ]
+        latest = max((each.assignment for each in papers), key=lambda assignment: assignment.number, default=None)
+        return latest is not None and latest.miners[lane[2]] == NOBODY
 
     def _is_ok(self, lane: Lane) -> bool:
         """Whether a lane is ok, by a correct miner. A Byzantine one that its router left may go on alone, and commit
