@@ -13,8 +13,10 @@ from enum import Enum, IntFlag
 from typing import NewType, Protocol
 
 from protocol.core.ids import Digest, NodeId, Signature
+from protocol.core.signing import Domain
 from protocol.messages.chain import ChainEvent
 from protocol.messages.committee import Certified, Header
+from protocol.messages.receipts import EvmProof
 from protocol.messages.results import LaneResult, LedgerProof, Outcome, ResultProof
 from protocol.messages.tasks import TaskOrder
 from protocol.results.evidence import Evidence
@@ -42,6 +44,16 @@ class EvmBlock:
     number: int
     hash: Digest
     time_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCommittee:
+    """A committee as the contract names it."""
+
+    epoch: int
+    root: Digest
+    time_s: int
+    """Of the final block in which it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +233,10 @@ class Reading(Protocol):
     def block_at(self, number: int) -> EvmBlock:
         """A final block by its number."""
 
+    def block_header(self, block: Digest) -> bytes:
+        """The header in RLP of a block, by its hash, which is the header's keccak. Raises UnprovableChain where the
+        chain's headers are none that give their hashes."""
+
     def start(self) -> EventCursor:
         """The cursor before all events: the block that the contracts are younger than."""
 
@@ -233,6 +249,9 @@ class Reading(Protocol):
 
     def accepted(self, digest: Digest) -> AcceptedHeader | None:
         """A header as the contract accepted it in a final block; None if it did not."""
+
+    def committee(self) -> NamedCommittee:
+        """The latest committee that the contract names in a final block."""
 
     def usable(self, digest: Digest) -> bool:
         """Whether withdrawals can stand on a header: it is older than the challenge window."""
@@ -279,6 +298,14 @@ class Reading(Protocol):
 
     def name_alias(self, name: str, alias: str) -> Digest | None:
         """The model that an alias of a name was proved to stand for."""
+
+
+class Proving(Reading, Protocol):
+    """What can be asked of a chain of Ethereum's kind, to be shown to others."""
+
+    def settled_proof(self, domain: Domain, header: Header, anchored: Certified) -> EvmProof | None:
+        """The proof that ``Checkpoints`` had accepted a header by the block that another final header anchors; None if
+        it is shown that it had not. Raises StateGone, UnprovableChain."""
 
 
 class Writing(Protocol):

@@ -7,7 +7,7 @@ version, its settings and the names of the files are all that goes in. ``--check
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Artifact:
     sources: str
     """The compiler's digest of the contract's source and of all modules that it imports."""
     compiler: str
+    storage: dict[str, int] = field(default_factory=dict)
+    """The slot of each variable, as the compiler lays them out."""
 
 
 @cache
@@ -51,6 +53,7 @@ def load_artifact(name: str) -> Artifact:
         bytes.fromhex(content["runtime"].removeprefix("0x")),
         content["sources"],
         content["compiler"],
+        content["storage"],
     )
 
 
@@ -66,7 +69,7 @@ def compile_contract(name: str) -> str:
     out = vyper.compile_from_file_input(
         bundle.load_file(f"{name}.vy"),
         input_bundle=bundle,
-        output_formats=["abi", "bytecode", "bytecode_runtime", "integrity"],
+        output_formats=["abi", "bytecode", "bytecode_runtime", "integrity", "layout"],
         settings=Settings(optimize=OptimizationLevel.GAS, evm_version=EVM_VERSION),
     )
     content = {
@@ -74,11 +77,23 @@ def compile_contract(name: str) -> str:
         "compiler": vyper.__version__,
         "evm_version": EVM_VERSION,
         "sources": out["integrity"],
+        "storage": _slots(out["layout"].get("storage_layout", {})),
         "abi": out["abi"],
         "bytecode": out["bytecode"],
         "runtime": out["bytecode_runtime"],
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _slots(layout: dict[str, Any]) -> dict[str, int]:
+    """The slots of a contract's variables; those of a module go by its name and a point."""
+    slots: dict[str, int] = {}
+    for name, place in layout.items():
+        if "slot" in place:
+            slots[name] = place["slot"]
+        else:
+            slots |= {f"{name}.{inner}": slot for inner, slot in _slots(place).items()}
+    return slots
 
 
 def main(arguments: list[str]) -> None:

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chain.api import Chain
+from chain.api import Chain, Proving
 from chain.errors import WrongChain
 from chain.finality import Finality
 from chain.journal import Journal
+from chain.proofs import settled_proof
 from chain.rpc import Health, Rpc, open_rpc
 from chain.signed import Payer
 from chain.transactions import Final, Sender
 from chain.writing import ContractWriting
 from protocol.core.genesis import Contracts, Genesis
+from protocol.core.signing import Domain
+from protocol.messages.committee import Certified, Header
+from protocol.messages.receipts import EvmProof
 
 
 class EvmChain(ContractWriting):
@@ -23,6 +27,10 @@ class EvmChain(ContractWriting):
     ) -> None:
         super().__init__(rpc, contracts, finality or Finality(rpc))
         self._sender = sender
+
+    def settled_proof(self, domain: Domain, header: Header, anchored: Certified) -> EvmProof | None:
+        """See Proving."""
+        return settled_proof(self._rpc, self._contracts.checkpoints, domain, header, anchored)
 
     def health(self) -> list[Health]:
         """How each endpoint does."""
@@ -59,4 +67,5 @@ def open_sender(rpc: Rpc, finality: Final, payer: Payer, journal: Path | None) -
 
 
 if TYPE_CHECKING:
+    _proving: type[Proving] = EvmChain
     _: type[Chain] = EvmChain  # what the seam promises, the real one has

@@ -63,6 +63,26 @@ class Deployment(ChainError):
     code = "chain/deploy"
 
 
+class StakeTooShort(ChainError):
+    """Contracts by which stake is free while its owner's signatures are still believed."""
+
+    code = "chain/stake-too-short"
+
+
+def check_terms(genesis: Genesis, terms: Terms) -> None:
+    """Whoever signs for a committee answers with its stake for as long as anybody believes it. Raises StakeTooShort.
+
+    Spec: [TRUST-UNBONDING.1]
+    """
+    period_ms = genesis.params.trust_period_ms
+    if terms.unbonding_s * 1_000 <= period_ms:
+        raise StakeTooShort(
+            f"stake would be free {terms.unbonding_s} s after its owner leaves, and committees are believed for "
+            f"{period_ms // 1_000} s",
+            hint="deploy with a longer --unbonding-s, or make a genesis with a shorter params.trust_period_ms",
+        )
+
+
 def predict(rpc: Rpc, deployer: NodeId) -> Contracts:
     """Where the contracts will be if the deployer's next transactions make them. Raises ChainError."""
     nonce = rpc.number("eth_getTransactionCount", [f"0x{deployer.hex()}", "pending"])
@@ -73,9 +93,11 @@ def predict(rpc: Rpc, deployer: NodeId) -> Contracts:
 def deploy(rpc: Rpc, payer: Payer, genesis: Genesis, terms: Terms, told: Told | None = None) -> None:
     """Make the contracts that the genesis names, and check them; what is there already is left as it is.
 
-    Raises Deployment if the deployer cannot make them at those addresses, NoFunds, Reverted, ChainUnreachable.
+    Raises Deployment if the deployer cannot make them at those addresses, StakeTooShort, NoFunds, Reverted,
+    ChainUnreachable.
     """
     contracts = _contracts(genesis)
+    check_terms(genesis, terms)
     missing = [name for name in CONTRACTS if not _code(rpc, getattr(contracts, name))]
     say = told or (lambda *_: None)
     if missing:

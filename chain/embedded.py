@@ -268,6 +268,14 @@ class EmbeddedChain:
         """The state after a block (the newest)."""
         return self._chain.get_vm(header or self.head).state
 
+    def node(self, hashed: bytes) -> bytes | None:
+        """A node of the tries of states and storages, by its hash; those of all blocks are kept."""
+        try:
+            node: bytes = self._database[hashed]
+        except KeyError:
+            return None
+        return node
+
     def next_nonce(self, sender: bytes) -> int:
         """The nonce after all that waits."""
         nonce: int = self.state().get_nonce(sender)

@@ -14,10 +14,14 @@ from chain.embedded import GAS_LIMIT, Ask, ChainRefusal, EmbeddedChain, Mined
 from chain.errors import RpcNonsense
 from chain.replies import decode
 from chain.signed import created_by
+from chain.tries import EMPTY_ROOT, way_to
+from protocol.core.signing import keccak
+from protocol.light.evm import read_account
 
 LOG_BLOCKS_MAX = 10_000
 LOGS_MAX = 10_000
 BATCH_MAX = 256
+PROOF_SLOTS_MAX = 64
 TIP_WEI = 10**9
 
 _PARSE_ERROR, _INVALID_REQUEST, _NO_METHOD, _INVALID_PARAMS, _SERVER_ERROR, _REVERTED = (
@@ -54,6 +58,7 @@ class EmbeddedRpc:
             "eth_getBalance": lambda address, at="latest": hex(self._state(at).get_balance(_address(address))),
             "eth_getCode": lambda address, at="latest": _hex(self._state(at).get_code(_address(address))),
             "eth_getStorageAt": self._storage,
+            "eth_getProof": self._proof,
             "eth_call": lambda call, at="latest": _hex(chain.call(_ask(call), self._header(at))),
             "eth_estimateGas": lambda call, at="latest": hex(chain.estimate(_ask(call))),
             "eth_gasPrice": lambda: hex(chain.head.base_fee_per_gas + TIP_WEI),
@@ -123,6 +128,31 @@ class EmbeddedRpc:
     def _storage(self, address: str, slot: str, at: Any = "latest") -> str:
         return f"0x{self._state(at).get_storage(_address(address), int(slot, 16)):064x}"
 
+    def _proof(self, address: str, slots: list[str], at: Any = "latest") -> dict[str, Any]:
+        """The ways from a block's state to an account, and on to words of its storage (EIP-1186)."""
+        state, account = self._state(at), _address(address)
+        if len(slots) > PROOF_SLOTS_MAX:
+            raise _Invalid(f"a proof is of {PROOF_SLOTS_MAX} words at most")
+        found = way_to("account", self._header(at).state_root, account, self.chain.node)
+        storage_root = EMPTY_ROOT if found.value is None else read_account(found.value)
+        words = [int(slot, 16).to_bytes(32, "big") for slot in slots]
+        return {
+            "address": address,
+            "accountProof": [_hex(node) for node in found.nodes],
+            "balance": hex(state.get_balance(account)),
+            "nonce": hex(state.get_nonce(account)),
+            "codeHash": _hex(keccak(state.get_code(account))),
+            "storageHash": _hex(storage_root),
+            "storageProof": [
+                {
+                    "key": _hex(word),
+                    "value": hex(state.get_storage(account, int.from_bytes(word, "big"))),
+                    "proof": [_hex(node) for node in way_to("storage", storage_root, word, self.chain.node).nodes],
+                }
+                for word in words
+            ],
+        }
+
     def _block_by_number(self, at: Any, full: bool = False) -> dict[str, Any] | None:
         try:
             return self._block(self._header(at), full)
@@ -153,6 +183,11 @@ class EmbeddedRpc:
             "transactionsRoot": _hex(header.transaction_root),
             "receiptsRoot": _hex(header.receipt_root),
             "sha3Uncles": _hex(header.uncles_hash),
+            "withdrawalsRoot": _hex(header.withdrawals_root),
+            "blobGasUsed": hex(header.blob_gas_used),
+            "excessBlobGas": hex(header.excess_blob_gas),
+            "parentBeaconBlockRoot": _hex(header.parent_beacon_block_root),
+            "requestsHash": _hex(header.requests_hash),
             "uncles": [],
             "size": hex(1_000),
             "transactions": [_shown(one.transaction, one) if full else _hex(one.transaction.hash) for one in mined],

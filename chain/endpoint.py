@@ -55,10 +55,16 @@ class Refused(RpcRefused):
 class Endpoint:
     """See the module. Used from any thread."""
 
-    def __init__(self, name: str, post: Post) -> None:
+    def __init__(self, name: str, post: Post, close: Callable[[], None] | None = None) -> None:
         self.name = name
         self._post = post
+        self._close = close
         self._batches = True
+
+    def close(self) -> None:
+        """Keep no connection open; the next call makes one."""
+        if self._close is not None:
+            self._close()
 
     def call(self, method: str, params: Sequence[Any], kind: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """One call's result as ``kind``. Raises ChainUnreachable, RpcNonsense, Refused."""
@@ -127,7 +133,8 @@ def open_endpoint(url: str) -> Endpoint:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ParameterError("a chain's URL is http://HOST:PORT or https://HOST/PATH", hint="WebSockets are not used")
     name = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
-    return Endpoint(name, _HttpPost(name, parts))
+    post = _HttpPost(name, parts)
+    return Endpoint(name, post, post.close)
 
 
 class _HttpPost:
@@ -145,7 +152,13 @@ class _HttpPost:
         self._lock = threading.Lock()
 
     def __del__(self) -> None:
-        for connection in self._idle:
+        self.close()
+
+    def close(self) -> None:
+        """End the connections that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
             connection.close()
 
     def __call__(self, body: bytes, timeout_s: float) -> bytes:

@@ -56,6 +56,20 @@ class HistoryChanged(ChainError):
     hint = "if this is a local chain that was started anew, start the network anew too; else ask another endpoint"
 
 
+class StateGone(ChainError):
+    """No endpoint keeps the state of a block any more, or makes proofs of it."""
+
+    code = "chain/state-gone"
+    hint = "endpoints keep the state of the latest blocks alone: take a newer header, or ask an archive node"
+
+
+class UnprovableChain(ChainError):
+    """The headers of a chain's blocks are not made as Ethereum's are: its hashes cannot be computed from them."""
+
+    code = "chain/unprovable"
+    hint = "on this chain *settled* is shown by asking it (--rpc), not by a proof"
+
+
 class Reverted(ChainError):
     """A contract refuses a call; ``reason`` is its short word, empty if it gave none."""
 

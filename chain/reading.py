@@ -12,6 +12,7 @@ from chain.api import (
     EvmBlock,
     InboxPage,
     InboxService,
+    NamedCommittee,
     Question,
     RegisteredNode,
     Role,
@@ -21,6 +22,7 @@ from chain.endpoint import Endpoint, Refused
 from chain.errors import Reverted, RpcNonsense, WrongChain
 from chain.events import EventReader, Query
 from chain.finality import Finality
+from chain.proofs import block_header
 from chain.replies import octets
 from chain.rpc import Rpc
 from protocol.core.genesis import Contracts
@@ -56,6 +58,10 @@ class ContractReading:
         """See Reading."""
         return self._finality.block_at(number)
 
+    def block_header(self, block: Digest) -> bytes:
+        """See Reading."""
+        return block_header(self._rpc, block)
+
     def start(self) -> EventCursor:
         """See Reading."""
         block = self._finality.block_at(max(0, self._contracts.start_block - 1))
@@ -74,6 +80,13 @@ class ContractReading:
     def accepted(self, digest: Digest) -> AcceptedHeader | None:
         """See Reading."""
         return _accepted(digest, self._ask_final("checkpoints", "accepted", digest))
+
+    def committee(self) -> NamedCommittee:
+        """See Reading."""
+        final = self._finality.finalized()
+        latest = self.accepted(Digest(self._ask_final("checkpoints", "latest")))
+        epoch = 1 if latest is None else latest.epoch + 1
+        return NamedCommittee(epoch, Digest(self._ask_final("checkpoints", "root", epoch)), final.time_s)
 
     def usable(self, digest: Digest) -> bool:
         """See Reading."""

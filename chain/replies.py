@@ -28,6 +28,47 @@ class Block(msgspec.Struct, frozen=True, rename="camel"):
     base_fee_per_gas: str | None = None
 
 
+class RawHeader(msgspec.Struct, frozen=True, rename="camel"):
+    """All fields of a block's header, in their order: those of Ethereum's first days, and those of later forks."""
+
+    parent_hash: str
+    sha3_uncles: str
+    miner: str
+    state_root: str
+    transactions_root: str
+    receipts_root: str
+    logs_bloom: str
+    difficulty: str
+    number: str
+    gas_limit: str
+    gas_used: str
+    timestamp: str
+    extra_data: str
+    mix_hash: str
+    nonce: str
+    base_fee_per_gas: str | None = None
+    withdrawals_root: str | None = None
+    blob_gas_used: str | None = None
+    excess_blob_gas: str | None = None
+    parent_beacon_block_root: str | None = None
+    requests_hash: str | None = None
+    block_access_list_hash: str | None = None
+    slot_number: str | None = None
+
+
+class StorageProof(msgspec.Struct, frozen=True, rename="camel"):
+    """The way to a word of a contract's storage."""
+
+    proof: list[str]
+
+
+class Proof(msgspec.Struct, frozen=True, rename="camel"):
+    """What ``eth_getProof`` says, as far as it is not to be computed from the proof itself."""
+
+    account_proof: list[str]
+    storage_proof: list[StorageProof]
+
+
 class Log(msgspec.Struct, frozen=True, rename="camel"):
     """One event of a contract, undecoded."""
 

@@ -75,6 +75,11 @@ class Rpc:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Keep no connection open."""
+        for known in self._known:
+            known.endpoint.close()
+
     def call(self, method: str, params: Sequence[Any], kind: Any) -> Any:
         """What the first endpoint that can says. Raises Refused where a contract does, else ChainUnreachable or, where
         all refuse, what the last one said."""

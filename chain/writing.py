@@ -165,7 +165,8 @@ class ContractWriting(ContractReading):
         return 0 if self._sender is None else self._sender.maintain()
 
     def close(self) -> None:
-        """Let another process send with this key."""
+        """Let another process send with this key, and keep no connection open."""
+        self._rpc.close()
         if self._sender is not None:
             self._sender.close()
 

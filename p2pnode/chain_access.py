@@ -4,12 +4,16 @@ client, so that a network without a chain starts without it."""
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chain.api import Chain, Reading
+from chain.api import Chain, Proving, Reading
 from chain.errors import ChainUnreachable
 from p2pnode.config import NodeConfig
 from p2pnode.identity import NodeKey, read_keystore
 from protocol.core.genesis import Genesis
+
+if TYPE_CHECKING:
+    from chain.client import EvmChain
 
 JOURNAL = "transactions.db"
 """In the node's folder: what was signed for the chain."""
@@ -17,6 +21,11 @@ JOURNAL = "transactions.db"
 
 def open_reading(genesis: Genesis, urls: Sequence[str], confirmations: int = 0) -> Reading:
     """A chain that can be asked. Raises WrongChain where an endpoint is of another one."""
+    return _opened(genesis, urls, confirmations, None, None)
+
+
+def open_proving(genesis: Genesis, urls: Sequence[str], confirmations: int = 0) -> Proving:
+    """A chain that can be asked for proofs. Blocks. Raises WrongChain where an endpoint is of another one."""
     return _opened(genesis, urls, confirmations, None, None)
 
 
@@ -34,7 +43,7 @@ def open_node_chain(config: NodeConfig, genesis: Genesis, key: NodeKey) -> Chain
 
 def _opened(
     genesis: Genesis, urls: Sequence[str], confirmations: int, key: NodeKey | None, journal: Path | None
-) -> Chain:
+) -> "EvmChain":
     from chain.client import open_chain
 
     chain = open_chain(urls, genesis, key, journal, confirmations=confirmations)

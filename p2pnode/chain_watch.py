@@ -5,18 +5,19 @@ waited out, and shown; the committee goes on without the chain.
 """
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import trio
 
 from chain.api import Chain, EventCursor, EventPage
-from chain.errors import ChainError, HistoryChanged
+from chain.errors import ChainError, HistoryChanged, UnprovableChain
 from p2pnode.chain_sender import ChainSender, in_thread
 from protocol.core.ids import Digest
 from protocol.core.params import Params
 from protocol.messages.chain import Accepted
-from protocol.roles.oracle import ChainLost, ChainSeen, ContractSeen, OracleMachine
+from protocol.roles.oracle import AnchorsSeen, ChainLost, ChainSeen, ContractSeen, OracleMachine
 from protocol.settlement.words import AnchorBlock
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ POLL_S, POLL_S_MAX = 0.5, 6.0
 PAGE_EVENTS = 256
 BLOCKS_SHOWN = 4
 """Of the blocks that an anchor may be, the last."""
+UNPROVABLE_KEPT = 16
 OUTAGE_POLL_S = 2.0
 
 
@@ -53,6 +55,8 @@ class ChainWatch:
         self.trouble = ""
         """Why the chain cannot be asked now; empty where it can."""
         self._accepted: Accepted | None = None
+        self._unprovable: deque[Digest] = deque(maxlen=UNPROVABLE_KEPT)
+        """Blocks whose headers do not give their hashes: they are not asked for again."""
 
     async def run(self) -> None:
         """Watch and settle until cancelled."""
@@ -83,6 +87,8 @@ class ChainWatch:
 
     async def _once(self) -> None:
         """Read what is new, say it, and send what is due. Raises ChainError."""
+        anchor = self._machine.chain.cursor
+        await self._show([anchor] if anchor.number else [])
         more = True
         while more and not self._machine.chain.full:
             more = await self._read_on()
@@ -107,10 +113,34 @@ class ChainWatch:
         for _, event in page.events:
             if isinstance(event, Accepted):
                 await self._sender.keep(Digest(event.digest))
+        await self._show(blocks)
         if page.through > before.number:
             self._dispatch(ChainSeen(chain.through, page.through, page.events, blocks))
         self._cursor = page.cursor
         return bool(page.more)
+
+    async def _show(self, blocks: Iterable[AnchorBlock]) -> None:
+        """The headers of blocks at which the ledger is, or may be, anchored, as far as the chain gives them."""
+        chain = self._machine.chain
+        ahead = (block.hash for block in blocks if block.number >= chain.cursor.number)
+        wanted = [block for block in ahead if not chain.knows(block)]
+        headers = await in_thread(self._headers, wanted) if wanted else ()
+        if headers:
+            self._dispatch(AnchorsSeen(headers))
+
+    def _headers(self, wanted: Iterable[Digest]) -> tuple[bytes, ...]:
+        """In a worker thread. Raises nothing: hand-overs go on without them."""
+        found = []
+        for block in wanted:
+            try:
+                found += [] if block in self._unprovable else [self._chain.block_header(block)]
+            except UnprovableChain as error:
+                if not self._unprovable:
+                    log.warning("the chain: hand-overs will have no time of their own: %s", error)
+                self._unprovable.append(block)
+            except ChainError:
+                break  # the next call tells what is wrong
+        return tuple(found)
 
     def _page(self, cursor: EventCursor) -> tuple[EventPage, tuple[AnchorBlock, ...]]:
         """In a worker thread."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import rlp
+
 from chain.model.calls import Call, Log, Revert, require
 from chain.model.deployed import ModelContracts
 from protocol.core.errors import LocalProtocolError
@@ -71,13 +73,18 @@ class MadeBlock:
     """A block, and what it made of things."""
 
     number: int
-    hash: Digest
+    header: bytes
+    """In RLP, with the fields of Ethereum's first days."""
     time_s: int
     receipts: tuple[Receipt, ...]
     transactions: tuple[Transaction, ...]
     logs: tuple[Log, ...]
     after: Holdings | None
     """Forgotten when it can be neither asked for nor gone back to."""
+    hash: Digest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hash = Digest(keccak(self.header))
 
 
 class ModelChain:
@@ -94,7 +101,7 @@ class ModelChain:
         """Not in a block: in the order in which they came."""
         self._salt = 0
         self._receipts: dict[Digest, Receipt] = {}
-        first = MadeBlock(0, _hash(ZERO_DIGEST, 0, time_s, 0, ()), time_s, (), (), (), Holdings(contracts))
+        first = MadeBlock(0, _header(ZERO_DIGEST, 0, time_s, 0, ()), time_s, (), (), (), Holdings(contracts))
         self.blocks = [first]
 
     # What can be seen
@@ -169,8 +176,8 @@ class ModelChain:
             receipts.append(receipt)
             taken.append(transaction)
         names = tuple(receipt.hash for receipt in receipts)
-        name = _hash(before.hash, before.number + 1, when, self._salt, names)
-        block = MadeBlock(before.number + 1, name, when, tuple(receipts), tuple(taken), tuple(logs), after)
+        header = _header(before.hash, before.number + 1, when, self._salt, names)
+        block = MadeBlock(before.number + 1, header, when, tuple(receipts), tuple(taken), tuple(logs), after)
         self.waiting = [transaction for transaction in self.waiting if transaction not in taken]
         self.blocks.append(block)
         self._receipts.update((receipt.hash, receipt) for receipt in receipts)
@@ -237,6 +244,25 @@ class ModelChain:
         return self.blocks[number].hash if upper - HASHES_KEPT <= number < upper and number >= 0 else ZERO_DIGEST
 
 
-def _hash(parent: bytes, number: int, time_s: int, salt: int, names: tuple[bytes, ...]) -> Digest:
-    numbers = b"".join(each.to_bytes(8, "big") for each in (number, time_s, salt))
-    return Digest(keccak(parent + numbers + b"".join(names)))
+def _header(parent: bytes, number: int, time_s: int, salt: int, names: tuple[bytes, ...]) -> bytes:
+    """A block's header in RLP. What the model has no tries for is one digest of the block's transactions."""
+    held, nobody, bloom = keccak(b"".join(names)), bytes(20), bytes(256)
+    fields = [
+        parent,
+        ZERO_DIGEST,
+        nobody,
+        held,
+        held,
+        held,
+        bloom,
+        0,
+        number,
+        0,
+        0,
+        time_s,
+        salt,
+        ZERO_DIGEST,
+        bytes(8),
+    ]
+    encoded: bytes = rlp.encode(fields)
+    return encoded

@@ -14,6 +14,7 @@ from chain.api import (
     EvmBlock,
     InboxPage,
     InboxService,
+    NamedCommittee,
     Question,
     RegisteredNode,
     Role,
@@ -72,6 +73,13 @@ class ModelReading:
             raise ChainUnreachable(f"block {number} is not final")
         return _shown(final[number])
 
+    def block_header(self, block: Digest) -> bytes:
+        """See Reading."""
+        found = next((made.header for made in reversed(self.endpoint.blocks()) if made.hash == block), None)
+        if found is None:
+            raise ChainUnreachable(f"there is no block 0x{block.hex()}")
+        return found
+
     def start(self) -> EventCursor:
         """See Reading."""
         first = self.endpoint.chain.blocks[0]
@@ -115,6 +123,14 @@ class ModelReading:
         """See Reading."""
         final = self._contracts(self._final()[-1])
         return _accepted(digest, final.checkpoints.accepted(digest))
+
+    def committee(self) -> NamedCommittee:
+        """See Reading."""
+        final = self._final()[-1]
+        checkpoints = self._contracts(final).checkpoints
+        latest = _accepted(checkpoints.latest, checkpoints.accepted(checkpoints.latest))
+        epoch = 1 if latest is None else latest.epoch + 1
+        return NamedCommittee(epoch, checkpoints.epochs[epoch].root, final.time_s)
 
     def usable(self, digest: Digest) -> bool:
         """See Reading."""

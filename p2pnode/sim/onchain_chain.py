@@ -12,6 +12,7 @@ from chain.model.client import ModelClient, ModelJournal
 from chain.model.deployed import ModelContracts
 from chain.model.reading import ModelEndpoint
 from chain.model.terms import Terms
+from p2pnode.sim.local_clock import EPOCH_MS
 from protocol.core.ids import NodeId
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 SECOND_MS = 100
 """Of the world, in a second of the chain."""
-BEGINS_S = 1_000_000
+BEGINS_S = EPOCH_MS // 1_000
+"""As the nodes' clocks, which the chain then runs ahead of."""
 RICH = 10**30
 
 Hook = Callable[[MadeBlock], None]

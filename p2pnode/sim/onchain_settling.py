@@ -15,7 +15,7 @@ from p2pnode.sim.host import Boot, Dispatch, Part, Perform, Program
 from protocol.core.ids import Digest, NodeId
 from protocol.core.params import Params
 from protocol.messages.chain import Accepted
-from protocol.roles.oracle import ChainLost, ChainSeen, ContractSeen, OracleMachine
+from protocol.roles.oracle import AnchorsSeen, ChainLost, ChainSeen, ContractSeen, OracleMachine
 from protocol.settlement.duty import RecordDraw, ReportEvidence, Settle, SubmitHeader
 from protocol.settlement.words import AnchorBlock
 
@@ -104,6 +104,7 @@ class Settling:
                 self._dispatch(ChainLost())
         before = self._cursor
         page, blocks = self._page(before)
+        self._dispatch(AnchorsSeen(tuple(self._client.block_header(block.hash) for block in blocks)))
         if page.through > before.number:
             self._dispatch(ChainSeen(chain.through, page.through, page.events, blocks))
         self._cursor = page.cursor

@@ -42,9 +42,9 @@ def test_a_seed_run_twice_is_the_same_run() -> None:
 
 def test_worlds_are_worth_playing() -> None:
     """Of an equivocator's world, what its contracts did and refused."""
-    keys = keys_of(1)
+    keys = keys_of(2)
     with signing.scheme(keys):
-        built = SCENARIOS["chain-equivocators"](Setup(1, keys, 100))
+        built = SCENARIOS["chain-equivocators"](Setup(2, keys, 100))
         world = built.world
         world.at(built.heal_ms * 1_000, lambda: [hook() for hook in world.watch.healed])
         world.run_until(built.end_ms * 1_000)

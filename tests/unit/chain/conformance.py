@@ -8,8 +8,10 @@ from chain.api import (
     TxState,
 )
 from chain.errors import ChainUnreachable, NoFunds, NoKey, Reverted, TransactionFailed
+from protocol.committee.election import committee_root
 from protocol.core.ids import Digest
 from protocol.core.signing import keccak, typed_digest
+from protocol.light.evm import read_block
 from protocol.messages.chain import Accepted, Consent, Deposited, Drawn, NodeChanged
 from protocol.messages.committee import Statement, StatementKind, statement_digest
 from protocol.messages.evidence import ConflictingStatements
@@ -36,6 +38,8 @@ from tests.unit.chain.small_ledger import finalized, root_of
 def nothing_has_happened(scene: Scene) -> None:
     chain = scene.chain
     assert chain.latest_checkpoint() is None
+    first = chain.committee()
+    assert (first.epoch, first.root) == (1, committee_root(tuple(member.node for member in COMMITTEE)))
     assert chain.accepted(Digest(keccak(b"header"))) is None
     assert chain.undrawn() is None
     assert not chain.dead()
@@ -64,6 +68,17 @@ def blocks_have_numbers_and_times(scene: Scene) -> None:
     assert scene.chain.block_at(before.number) == before
     with pytest.raises(ChainUnreachable):
         scene.chain.block_at(after.number + 1)
+
+
+def blocks_give_their_headers(scene: Scene) -> None:
+    scene.rig.mine(3)
+    block = scene.chain.finalized()
+    header = scene.chain.block_header(block.hash)
+    assert keccak(header) == block.hash
+    read = read_block(header)
+    assert (read.number, read.time_s) == (block.number, block.time_s)
+    with pytest.raises(ChainUnreachable, match="no block 0x99"):
+        scene.chain.block_header(Digest(NOWHERE))
 
 
 def events_come_in_pages_of_whole_blocks(scene: Scene) -> None:
@@ -190,6 +205,10 @@ def headers_are_accepted_in_order(scene: Scene) -> None:
     names = [scene.digest(certified) for certified in (first, second)]
     accepted = [event for event in scene.events() if isinstance(event, Accepted)]
     assert accepted == [Accepted(1, 2, names[0]), Accepted(2, 1, names[1])]
+    named, header = scene.chain.committee(), second.header
+    assert header is not None
+    assert (named.epoch, named.root) == (3, header.next_committee)
+    assert named.time_s == scene.chain.finalized().time_s
 
 
 def too_few_signatures_are_refused(scene: Scene) -> None:
@@ -297,6 +316,7 @@ def evidence_costs_the_guilty(scene: Scene) -> None:
 CHECKS: tuple[Check, ...] = (
     nothing_has_happened,
     blocks_have_numbers_and_times,
+    blocks_give_their_headers,
     events_come_in_pages_of_whole_blocks,
     a_block_s_events_are_never_parted,
     who_has_no_key_sends_nothing,

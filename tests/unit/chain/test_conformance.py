@@ -43,7 +43,8 @@ class Payer:
 def genesis_with(contracts: Contracts) -> Genesis:
     """Of the network that all checks are of."""
     members = tuple(member.node for member in COMMITTEE)
-    return Genesis("conformance", CHAIN_ID, Params(committee_size_max=4), members, contracts=contracts)
+    params = Params(committee_size_max=4, trust_period_ms=9_999_000)
+    return Genesis("conformance", CHAIN_ID, params, members, contracts=contracts)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from chain.artifacts import load_artifact
 from chain.binding import CONTRACT_OF
 from chain.client import open_chain
-from chain.deploy import Deployment, Terms, check_deployed, deploy, predict
+from chain.deploy import Deployment, StakeTooShort, Terms, check_deployed, check_terms, deploy, predict
 from chain.embedded import EmbeddedChain
 from chain.embedded_rpc import EmbeddedRpc
 from chain.endpoint import Endpoint
@@ -17,6 +17,7 @@ from chain.rpc import Rpc
 from chain.signed import SecretKey, Transaction
 from protocol.core.genesis import CONTRACTS, Genesis
 from protocol.core.ids import NodeId
+from protocol.core.params import Params
 
 DEPLOYER, POOR = SecretKey(b"\x01" * 32), SecretKey(b"\x02" * 32)
 ID = 31_337
@@ -101,6 +102,16 @@ def test_an_address_that_cannot_be_reached_any_more(local: Local) -> None:
 def test_terms_that_a_contract_refuses(local: Local) -> None:
     with pytest.raises(Reverted, match="settings"):
         deploy(local.rpc, DEPLOYER, local.genesis(), Terms(window_s=10, dead_s=10))
+
+
+@pytest.mark.spec("TRUST-UNBONDING.1")
+def test_stake_is_not_free_while_its_owner_is_believed(local: Local) -> None:
+    genesis = local.genesis(params=Params(trust_period_ms=10_000_000))
+    with pytest.raises(StakeTooShort, match="10000 s"):
+        deploy(local.rpc, DEPLOYER, genesis, Terms(unbonding_s=10_000))
+    assert local.chain.head.block_number == 0, "nothing was deployed"
+    check_terms(genesis, Terms(unbonding_s=10_001))
+    check_terms(Genesis("test"), Terms())
 
 
 def test_without_coin_nothing_is_deployed(local: Local) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from chain.api import AcceptedHeader, DrawDue, EventCursor, EventPage, EvmBlock, TxId, TxStatus
-from chain.errors import ChainUnreachable, HistoryChanged
+from chain.errors import ChainUnreachable, HistoryChanged, UnprovableChain
 from p2pnode import chain_sender
 from p2pnode.chain_sender import ChainSender
 from p2pnode.chain_watch import OUTAGE_POLL_S, POLL_S, POLL_S_MAX, ChainWatch
@@ -19,7 +19,7 @@ from protocol.core.ids import Digest, NodeId
 from protocol.core.params import Params
 from protocol.core.signing import keccak
 from protocol.messages.chain import Accepted, Deposited
-from protocol.roles.oracle import ChainLost, ChainSeen, ContractSeen
+from protocol.roles.oracle import AnchorsSeen, ChainLost, ChainSeen, ContractSeen
 from protocol.settlement.duty import RecordDraw
 from protocol.settlement.words import AnchorBlock
 
@@ -34,6 +34,10 @@ def hash_of(number: int, history: int = 0) -> Digest:
     return Digest(keccak(bytes([history]) + number.to_bytes(8, "big")))
 
 
+def header_of(block: Digest) -> bytes:
+    return b"header of " + block
+
+
 @dataclass
 class Scripted:
     """A chain whose blocks a test makes: a deposit in each after the first."""
@@ -45,6 +49,8 @@ class Scripted:
     down: bool = False
     last: AcceptedHeader | None = None
     due: DrawDue | None = None
+    unprovable: bool = False
+    headers_asked: int = 0
     calls: int = 0
     drawn: list[DrawDue] = field(default_factory=list)
 
@@ -72,6 +78,13 @@ class Scripted:
         numbers = range(after.number + 1, through + 1)
         events = tuple((number, deposit(number)) for number in numbers)
         return EventPage(events, EventCursor(through, hash_of(through, self.history)), through < self.head)
+
+    def block_header(self, block: Digest) -> bytes:
+        self._asked()
+        self.headers_asked += 1
+        if self.unprovable:
+            raise UnprovableChain("headers of another form")
+        return header_of(block)
 
     def latest_checkpoint(self) -> AcceptedHeader | None:
         self._asked()
@@ -110,6 +123,10 @@ class Sights:
         self.cursor = AnchorBlock(0, Digest(bytes(32)))
         self.through = 0
         self.full = False
+        self.anchors: list[bytes] = []
+
+    def knows(self, block: Digest) -> bool:
+        return header_of(block) in self.anchors
 
 
 class Machine:
@@ -128,6 +145,8 @@ class Machine:
                 self.chain.through = event.through
             case ChainLost():
                 self.chain.through = self.chain.cursor.number
+            case AnchorsSeen():
+                self.chain.anchors += event.headers
 
     @property
     def events(self) -> list[tuple[int, object]]:
@@ -189,6 +208,34 @@ async def test_all_events_are_told_in_order_with_the_blocks_an_anchor_may_be(
         await trio.sleep(POLL_S_MAX)
         assert at.machine.events == all_up_to(33)
         assert at.watch.status()["finalized"] == at.watch.status()["read"] == 33
+
+
+@pytest.mark.spec("ANCHOR-HEADERS.1")
+async def test_the_headers_of_blocks_an_anchor_may_be_are_shown_once(autojump_clock: trio.testing.MockClock) -> None:
+    machine, chain = Machine(), Scripted(head=30)
+    machine.anchored(8)
+    async with watching(chain, machine) as at:
+        await trio.sleep(0.1)
+        shown = [header_of(hash_of(number)) for number in range(8, 29, STRIDE)]
+        assert at.machine.chain.anchors[0] == shown[0]
+        assert sorted(at.machine.chain.anchors) == sorted(shown)
+        chain.head = 33
+        await trio.sleep(POLL_S_MAX)
+        assert at.machine.chain.anchors[-1] == header_of(hash_of(32))
+        assert chain.headers_asked == len(shown) + 1
+
+
+@pytest.mark.spec("ANCHOR-HEADERS.1")
+async def test_a_chain_without_provable_headers_is_read_all_the_same(autojump_clock: trio.testing.MockClock) -> None:
+    chain = Scripted(head=30, unprovable=True)
+    async with watching(chain) as at:
+        await trio.sleep(0.1)
+        assert at.machine.events == all_up_to(30)
+        assert at.watch.trouble == ""
+        asked = chain.headers_asked
+        await trio.sleep(3 * POLL_S_MAX)
+        assert chain.headers_asked == asked
+        assert at.machine.chain.anchors == []
 
 
 async def test_a_restart_reads_on_from_the_ledgers_anchor(autojump_clock: trio.testing.MockClock) -> None:
