@@ -4,6 +4,7 @@ and its client's money paid in. All of it blocks, and is called from worker thre
 Its state lies in the testnet's folder: started again there, the same chain goes on.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ class TestnetChain:
         """The genesis of a network with contracts: of a new one it says where they will be. Raises ChainError."""
         if genesis.contracts is not None:
             return genesis
-        return replace(genesis, contracts=predict(self.local.rpc(), FAUCET.node_id))
+        founded_s = genesis.founded_s or int(time.time())
+        return replace(genesis, founded_s=founded_s, contracts=predict(self.local.rpc(), FAUCET.node_id))
 
     def introduce(self, genesis: Genesis, nodes: Sequence[Named], deposits: Mapping[NodeId, int]) -> None:
         """Deploy the contracts, give everybody coin, register the nodes, and pay in for the accounts; what was done

@@ -47,10 +47,11 @@ class TestnetFolder:
 
     def earlier(self, made: Genesis) -> Genesis | None:
         """The folder's network, if it is the same but for its miners, as those that came later have to be tested, and
-        for its contracts, which were not there yet."""
+        for its contracts and when they were made, which were not there yet."""
         with suppress(OSError, ParameterError, UnicodeDecodeError):
             earlier = self.genesis()
-            if replace(earlier, miners=made.miners, contracts=made.contracts) == made:
+            without = replace(earlier, miners=made.miners, contracts=made.contracts)
+            if replace(without, founded_s=made.founded_s) == made:
                 return earlier
         return None
 

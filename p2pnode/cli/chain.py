@@ -107,7 +107,7 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _deploy(args: argparse.Namespace) -> int:
-    from chain.deploy import deploy, predict
+    from chain.deploy import check_terms, deploy, predict
     from chain.pace import check_pace
     from chain.rpc import open_rpc
     from protocol.core.genesis import parse_genesis
@@ -125,7 +125,9 @@ def _deploy(args: argparse.Namespace) -> int:
                 "the genesis names no contracts", hint="give --out FILE: with its contracts it is another genesis"
             )
         contracts = predict(rpc, payer.node_id)
-        genesis = replace(genesis, chain_id=rpc.chain_id, allocation=(), contracts=contracts)
+        founded_s = genesis.founded_s or int(time.time())
+        genesis = replace(genesis, chain_id=rpc.chain_id, allocation=(), contracts=contracts, founded_s=founded_s)
+        check_terms(genesis, _given_terms(args))
         # Kept before anything is deployed: it is what the contracts are made for.
         _write_new(args.out, parse_genesis(genesis.to_json()).to_json())
     elif genesis.chain_id != rpc.chain_id:

@@ -18,8 +18,10 @@ from p2pnode.config import DEVNET, NodeConfig
 from protocol.core.errors import P2PNodeError
 
 if TYPE_CHECKING:
+    from p2pnode.trust_store import TrustStore
     from protocol.core.genesis import Genesis
     from protocol.light.headers import HeaderTrust
+    from protocol.light.trust_book import LightBook
 
 RECORDS = {
     "account": "ADDRESS, its first digits, or a key file",
@@ -30,6 +32,8 @@ RECORDS = {
     "outcome": "its number, from 0",
 }
 LISTS = ("pool", "sessions", "nodes", "registry")
+WORD_ALONE = "by this oracle's word alone: name the genesis yourself with --genesis"
+KNOWN_BEFORE = "as `p2pnode trust list` shows it"
 WAIT_S = 10.0
 POLL_S = 0.2
 
@@ -135,31 +139,55 @@ def _short(name: str, value: Any) -> str:
 
 def _check(args: argparse.Namespace, config: NodeConfig, answer: dict[str, Any]) -> list[str]:
     """Check what was told against the certified header; what was checked, line by line. Raises LedgerError."""
-    from p2pnode.hand_over_answers import asked_trust
+    from p2pnode.hand_over_answers import follow
     from protocol.core.codec import unpack
+    from protocol.light.headers import TrustExpired
     from protocol.messages.committee import Certified
 
     if "proof" not in answer:
         raise LedgerError("only single records are proved", hint="name one: p2pnode ledger account ADDRESS --prove")
     genesis, named = _genesis(args, config)
+    book, kept = _book(genesis, named)
+    named = named or (WORD_ALONE if kept is None else KNOWN_BEFORE)
     try:
         certified = unpack(Certified, bytes.fromhex(answer["certified"]), limit_bytes=Certified.LIMIT_BYTES)
-        trust = asked_trust(genesis, certified.certificate.epoch, partial(_ask, config))
+        follow(book, partial(_ask, config), certified.certificate.epoch)
+        trust = book.trust
         header = trust.check(certified)
         told = _check_outcome(trust, answer) if args.what == "outcome" else _check_record(args, answer, header)
+    except TrustExpired as error:
+        raise LedgerError(f"not enough trust: {error}", hint=error.hint) from error
     except (P2PNodeError, ValueError) as error:
         raise LedgerError(f"the proof does not hold: {error}", hint="trust nothing that this oracle says") from error
+    if kept is not None and book.moved:
+        kept.save(book.kept())
     members, quorum = len(trust.members_of(header.epoch)), len(certified.certificate.signatures)
-    led = [f"{header.epoch - 1} hand-overs lead to that of epoch {header.epoch}"] if header.epoch > 1 else []
+    path = book.path(header.epoch)
+    led = [f"{len(path)} hand-overs lead to that of epoch {header.epoch}"] if path else []
+    network = genesis.network_id().hex()[:16]
+    first = path[0].epoch if path else header.epoch
+    known = f"the committee of epoch {first} of network {network} is known from earlier, or from a trust string"
     return [
-        f"the first committee is that of network {genesis.network_id().hex()[:16]}, {named}",
+        known if first > 1 else f"the first committee is that of network {network}, {named}",
         *led,
         f"{quorum} of its {members} members finalized block {header.epoch}/{header.height}",
         *told,
     ]
 
 
+def _book(genesis: "Genesis", named: str) -> "tuple[LightBook, TrustStore | None]":
+    """Whom this user believes; of a network that only the oracle names nothing is kept."""
+    from p2pnode.trust_store import own_trust
+    from protocol.light.trust_book import LightBook
+
+    store = own_trust()
+    if not named and store.load(genesis.network_id()) is None:
+        return LightBook(genesis), None
+    return store.book(genesis, time.time_ns() // 1_000_000), store
+
+
 def _genesis(args: argparse.Namespace, config: NodeConfig) -> tuple["Genesis", str]:
+    """The network, and by whom it is named; empty where that is the oracle that is asked."""
     from p2pnode.config import load_config
     from protocol.core.genesis import parse_genesis
 
@@ -168,8 +196,7 @@ def _genesis(args: argparse.Namespace, config: NodeConfig) -> tuple["Genesis", s
         return genesis, f"as {args.genesis} names it"
     if config.network.genesis != DEVNET:
         return config.genesis(), "as this configuration names it"
-    genesis = parse_genesis(_ask(config, "genesis")["genesis"])
-    return genesis, "by this oracle's word alone: name the genesis yourself with --genesis"
+    return parse_genesis(_ask(config, "genesis")["genesis"]), ""
 
 
 def _check_record(args: argparse.Namespace, answer: dict[str, Any], header: Any) -> list[str]:

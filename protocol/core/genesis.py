@@ -64,6 +64,8 @@ class Genesis:
     """Miners that are available from the start, as if tested, by rising address."""
     contracts: Contracts | None = None
     """None where nothing settles on a chain."""
+    founded_s: int = 0
+    """When the first committee was named, in Unix seconds; 0 if that is not known, and then its age never matters."""
 
     def __post_init__(self) -> None:
         """Raises ParameterError for a committee that could not certify anything. Spec: [GENESIS-COMMITTEE.1]"""
@@ -74,6 +76,8 @@ class Genesis:
         if len(set(self.committee)) != count or any(len(member) != 20 for member in self.committee):
             raise ParameterError("the committee names each member once, by 20 bytes")
         self._check_contracts()
+        if not 0 <= self.founded_s < 2**40:
+            raise ParameterError("founded_s is a time in seconds from 0, below 2^40")
         for what, named in (("allocation", [account for account, _ in self.allocation]), ("miners", self.miners)):
             if any(len(node) != 20 for node in named) or list(named) != sorted(set(named)):
                 raise ParameterError(f"the {what} names each address once, in rising order")
@@ -108,6 +112,7 @@ class Genesis:
             "committee": [f"0x{member.hex()}" for member in self.committee],
             "allocation": {f"0x{account.hex()}": amount for account, amount in self.allocation},
             "miners": [f"0x{miner.hex()}" for miner in self.miners],
+            "founded_s": self.founded_s,
             "contracts": None if self.contracts is None else _shown(self.contracts),
             "params": asdict(self.params),
         }
@@ -150,6 +155,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     allocation: dict[str, int]
     miners: tuple[str, ...]
     contracts: _Contracts | None
+    founded_s: int
 
 
 def parse_genesis(text: str) -> Genesis:
@@ -177,6 +183,7 @@ def parse_genesis(text: str) -> Genesis:
         tuple(sorted(zip(accounts, content.allocation.values(), strict=True))),
         _nodes(content.miners, "a miner"),
         None if content.contracts is None else _contracts(content.contracts),
+        content.founded_s,
     )
 
 

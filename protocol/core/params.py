@@ -82,6 +82,9 @@ class Params:
     result_resend_ms: int = _param(2_000, 20, 120_000, "commits and openings are sent again until final, this often")
     ack_wait_ms: int = _param(3_000, 10, 60_000, "a miner waits this long for a client's last ack before it opens")
     batch_interval_ms: int = _param(50, 1, 10_000, "an oracle signs batches at most this often")
+    receipts_kept_ms: int = _param(
+        3_600_000, 1_000, 604_800_000, "routers and miners serve what proves an answer for so long after its end"
+    )
     lanes_observed_max: int = _param(4_096, 16, 1_000_000, "undecided lanes that an oracle holds")
     # Ledger
     unreserved_credit_wei: int = _param(1_000_000, 0, 2**62, "a miner serves a client this far ahead of a reservation")
@@ -103,6 +106,9 @@ class Params:
     )
     committee_size_max: int = _param(31, 4, 31, "the largest committee that is drawn")
     committee_terms_max: int = _param(8, 1, 1_000, "epochs that a committee stays when no other is drawn in time")
+    trust_period_ms: int = _param(
+        604_800_000, 1_000, 315_360_000_000, "a committee is believed this long after it was named; stake unbonds later"
+    )
     registered_max: int = _param(50_000, 16, 1_000_000, "nodes of the registry that the ledger holds")
     # Node tests
     test_age_epochs: int = _param(16, 1, 100_000, "a passed test opens the pool for so many epochs")

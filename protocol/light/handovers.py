@@ -13,8 +13,16 @@ from protocol.core.codec import pack, unpack
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.genesis import Genesis
 from protocol.core.machine import NO_KEY, Channel, Key, Persist, Send
-from protocol.light.headers import HeaderTrust
-from protocol.messages.handover import HAND_OVERS_MAX, HandOver, HandOvers, HandOversAsked
+from protocol.light.headers import HeaderTrust, TrustExpired, Untrusted
+from protocol.light.skipping import SKIP_FROM, Skipper
+from protocol.messages.handover import (
+    HAND_OVERS_MAX,
+    HandOver,
+    HandOvers,
+    HandOversAsked,
+    HandOversFound,
+    HandOversPicked,
+)
 
 HAND_OVER_RECORDS = b"handover/"
 RECENT_MAX = 2 * HAND_OVERS_MAX
@@ -69,12 +77,16 @@ class HandOverStore:
             found.append(hand_over)
         return HandOvers(tuple(found), more=self.get(first + HAND_OVERS_MAX) is not None)
 
+    def found(self, picked: HandOversPicked) -> HandOversFound:
+        """Those of some epochs that are here. Spec: [HANDOVER-PICKED.1]"""
+        return HandOversFound(tuple(each for each in map(self.get, picked.epochs) if each is not None))
+
 
 class HandOverBook:
     """What a follower has taken, and whom it believes by that. All machines of a node share one."""
 
-    def __init__(self, genesis: Genesis, load: Load = nothing_stored) -> None:
-        self.trust = HeaderTrust(genesis)
+    def __init__(self, genesis: Genesis, load: Load = nothing_stored, trust: HeaderTrust | None = None) -> None:
+        self.trust = trust or HeaderTrust(genesis)
         self.store = HandOverStore(load)
         stored = load(HAND_OVER_RECORDS) if genesis.committee else {}
         for _, data in sorted(stored.items()):
@@ -88,7 +100,37 @@ class HandOverBook:
 
         Raises CommitteeError, UnknownEpoch, SignatureError; those before the bad one are taken.
         """
-        return tuple(self.store.keep(each) for each in hand_overs if self.trust.take(each))
+        return tuple(self.store.keep(each) for each in hand_overs if self._take(each))
+
+    def _take(self, hand_over: HandOver) -> bool:
+        return not self._passed(hand_over) and self.trust.take(hand_over)
+
+    def _passed(self, hand_over: HandOver) -> bool:
+        """Whether it is forgotten, or was skipped: it leads nowhere that is not known."""
+        return hand_over.epoch + 1 <= self.trust.epoch and not self.trust.members_of(hand_over.epoch + 1)
+
+    def skip(self, hand_over: HandOver) -> tuple[Record, ...]:
+        """Take one of any later epoch, of which enough members of a committee that is known have signed the header.
+
+        Raises what :meth:`take` does, and Untrusted where they are too few.
+        """
+        new = not self._passed(hand_over) and self._take_skipping(hand_over)
+        return (self.store.keep(hand_over),) if new else ()
+
+    def _take_skipping(self, hand_over: HandOver) -> bool:
+        return self.trust.take(hand_over, skipping=True)
+
+    def path(self, epoch: int) -> tuple[HandOver, ...]:
+        """The hand-overs by which a committee came to be known, from a root of trust on or as far back as they are
+        here."""
+        found: list[HandOver] = []
+        while by := self.trust.handed_over_by(epoch):
+            hand_over = self.store.get(epoch - 1)
+            if hand_over is None:
+                break
+            found.append(hand_over)
+            epoch = by
+        return tuple(reversed(found))
 
 
 class HandOverReaders:
@@ -119,7 +161,10 @@ class HandOverReaders:
 
 
 class HandOverAsker:
-    """Asks on each stream until its other end has no more, page by page. Spec: [HANDOVER-ASKED.1]"""
+    """Asks on each stream until its other end has no more, page by page. Spec: [HANDOVER-ASKED.1]
+
+    Who is told towards which epoch, and is far from it, skips first. Spec: [TRUST-SKIP.1]
+    """
 
     def __init__(self, book: HandOverBook, key: Key | None = None) -> None:
         self._book = book
@@ -127,19 +172,53 @@ class HandOverAsker:
         """Of what is made durable; None: nothing is."""
         self._asked: dict[Channel, int] = {}
         """From which epoch on, where an answer is awaited."""
+        self._skips: dict[Channel, tuple[Skipper, int]] = {}
+        """Who skips, and the epoch that was asked for."""
 
-    def ask(self, channel: Channel) -> list[object]:
-        """Ask on a stream."""
-        self._asked[channel] = self._book.trust.epoch
+    def ask(self, channel: Channel, towards: int = 0) -> list[object]:
+        """Ask on a stream; ``towards`` is an epoch whose committee is wanted, as far as its other end has come."""
+        trust = self._book.trust
+        if towards - trust.wanted >= SKIP_FROM:
+            return self._pick(channel, Skipper(trust, towards - 1))
+        self._asked[channel] = trust.wanted
         return [Send(channel, HandOversAsked(self._asked[channel]))]
+
+    def _pick(self, channel: Channel, skipper: Skipper) -> list[object]:
+        wanted = skipper.next()
+        if wanted is None:
+            self._skips.pop(channel, None)
+            return self.ask(channel)
+        self._skips[channel] = skipper, wanted
+        return [Send(channel, HandOversPicked((wanted,)))]
+
+    def found(self, channel: Channel, message: HandOversFound) -> list[object]:
+        """The hand-over that was asked for, or none, on a stream: what is durable of it, and the next question.
+
+        Raises CommitteeError, SignatureError for what does not hold, or was not asked for, and TrustExpired.
+        """
+        skipper, wanted = self._skips.pop(channel, (None, 0))
+        if skipper is None or any(each.epoch != wanted for each in message.hand_overs):
+            raise CommitteeError("a hand-over that nobody asked for")
+        known, records = self._book.trust.epoch, tuple[Record, ...]()
+        for hand_over in message.hand_overs[:1]:
+            try:
+                records = self._book.skip(hand_over)
+            except TrustExpired:
+                raise
+            except Untrusted:
+                continue  # too few have signed this one; perhaps of a nearer one there are more
+        skipper.told(led_on=self._book.trust.epoch > known)
+        effects: list[object] = [Persist(self._key, records)] if records and self._key is not None else []
+        return [*effects, *self._pick(channel, skipper)]
 
     def waits(self, channel: Channel) -> bool:
         """Whether an answer is awaited on a stream."""
-        return channel in self._asked
+        return channel in self._asked or channel in self._skips
 
     def gone(self, channel: Channel) -> None:
         """A stream is closed."""
         self._asked.pop(channel, None)
+        self._skips.pop(channel, None)
 
     def took(self, channel: Channel, message: HandOvers) -> list[object]:
         """A page, or one that is new, on a stream: what is durable of it, and the next question.

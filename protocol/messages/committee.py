@@ -143,7 +143,8 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     height: U64
     header: Bytes32
     """Zero in a nullification."""
-    signatures: Annotated[tuple[MemberSignature, ...], Meta(min_length=3, max_length=QUORUM_MAX)]
+    signatures: Annotated[tuple[MemberSignature, ...], Meta(min_length=2, max_length=QUORUM_MAX)]
+    """Where a receipt skips epochs, f+1 of an earlier committee's instead."""
 
 
 class SignedBatch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -11,6 +11,10 @@ from protocol.messages.committee import MEMBERS_MAX, Certified
 
 HAND_OVERS_MAX = 32
 """Of one message."""
+PICKED_MAX = 8
+"""Of one message, where they are asked for one by one."""
+EVM_HEADER_BYTES_MAX = 1_024
+"""Of an EVM block; with the fields of all forks that there are it has some 650."""
 
 
 class HandOver(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -18,6 +22,9 @@ class HandOver(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     certified: Certified
     members: Annotated[tuple[Bytes20, ...], Meta(min_length=4, max_length=MEMBERS_MAX)]
+    anchor: Annotated[bytes, Meta(max_length=EVM_HEADER_BYTES_MAX)] = b""
+    """The EVM block that the header anchors: its header in RLP, which tells how old the hand-over is at most; empty
+    where there is no chain, or whoever kept the hand-over had not read that block."""
 
     @property
     def epoch(self) -> int:
@@ -40,3 +47,17 @@ class HandOvers(Message, frozen=True):
     hand_overs: Annotated[tuple[HandOver, ...], Meta(max_length=HAND_OVERS_MAX)]
     more: bool = False
     """The answerer has later ones, which are to be asked for."""
+
+
+@message(kind=82, limit_bytes=128)
+class HandOversPicked(Message, frozen=True):
+    """The asker wants the hand-overs of some epochs, for it skips the others."""
+
+    epochs: Annotated[tuple[U64, ...], Meta(min_length=1, max_length=PICKED_MAX)]
+
+
+@message(kind=83, limit_bytes=40_960)
+class HandOversFound(Message, frozen=True):
+    """Those of them that there are, in the order in which they were asked for."""
+
+    hand_overs: Annotated[tuple[HandOver, ...], Meta(max_length=PICKED_MAX)]

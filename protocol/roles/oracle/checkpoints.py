@@ -84,13 +84,14 @@ class Checkpoints:
         if certified is not None and certified.certificate.header == self._seen.digest:
             self._last, self._seen, self._due = certified, None, True
 
+    def settled(self, index: int) -> SettledNews | None:
+        """The outcome at a place by the last header that the contract accepted; None as long as it is in none."""
+        news = None if self._last is None or index >= self.count else self._outcomes.news(index, self._last)
+        return None if news is None else SettledNews(news.outcome, news.proof, news.certified)
+
     def _news(self, index: int, channels: tuple[Channel, ...]) -> list[object]:
-        assert self._last is not None
-        news = self._outcomes.news(index, self._last) if channels else None
-        if news is None:
-            return []
-        told = SettledNews(news.outcome, news.proof, news.certified)
-        return [Send(channel, told, key=COMMITTEE) for channel in channels]
+        told = self.settled(index) if channels else None
+        return [] if told is None else [Send(channel, told, key=COMMITTEE) for channel in channels]
 
 
 def _certified(records: Mapping[bytes, bytes], key: bytes) -> Certified | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from protocol.messages.chain import Accepted
 from protocol.messages.results import TestReport
+from protocol.results.evidence import Evidence
 from protocol.settlement.sightings import Seen
 from protocol.settlement.words import AnchorBlock
 
@@ -23,6 +24,16 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Accuse:
+    """Somebody handed the node evidence (untrusted): it is told on and reported, as if it had come by gossip.
+
+    Spec: [EVIDENCE-HAND-IN.1]
+    """
+
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
 class ChainSeen:
     """All events of the chain's final blocks after one up to another, in order."""
 
@@ -33,6 +44,13 @@ class ChainSeen:
     """Each with the number of its block."""
     blocks: tuple[AnchorBlock, ...]
     """The last stride blocks up to ``through``, by rising number: as many as the machine remembers, if there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorsSeen:
+    """Headers in RLP of blocks of the chain at which the ledger is, or may soon be, anchored."""
+
+    headers: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

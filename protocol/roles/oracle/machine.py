@@ -41,7 +41,7 @@ from protocol.messages.envelope import seal
 from protocol.messages.evidence import CommitteeNews
 from protocol.messages.results import CommitMessage, Commits, RevealMessage
 from protocol.results.evidence import Evidence
-from protocol.roles.oracle.events import ChainLost, ChainSeen, ContractSeen, Include, Report
+from protocol.roles.oracle.events import Accuse, AnchorsSeen, ChainLost, ChainSeen, ContractSeen, Include, Report
 from protocol.roles.oracle.news import evidence_in
 from protocol.roles.oracle.parts import OracleParts
 from protocol.roles.oracle.results import Convict
@@ -97,7 +97,9 @@ class OracleMachine(OracleParts):
                 return self._include(event.content, now_ms)
             case Report():
                 self.results.outbox.report(event.report)
-            case ChainSeen() | ChainLost() | ContractSeen():
+            case Accuse():
+                return self._convicted(event.evidence, now_ms)
+            case ChainSeen() | ChainLost() | ContractSeen() | AnchorsSeen():
                 return self.chain.heard(event, self._here(), now_ms)
             case PersistFailed():
                 return self._stop_signing(event.reason, now_ms)

@@ -1,6 +1,6 @@
 """What an oracle tells everybody by gossip: finalized headers, evidence, and its own word where a link is broken."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from protocol.core.codec import pack
 from protocol.core.errors import EvidenceError
@@ -70,7 +70,7 @@ class News:
             return None
         self._known[identity] = None
         self._of_node[convicted] = told + 1
-        if not isinstance(conflict, ConflictingValues) or len(pack(conflict)) <= VALUES_BYTES_MAX:
+        if fits_news(conflict):
             self._conflicts.append(conflict)
         return convicted
 
@@ -100,18 +100,34 @@ class News:
         told, self._conflicts = self._conflicts[:count], self._conflicts[count:]
         for item in certified[:1]:
             self.heard(item)
-        return CommitteeNews(
-            self._me,
-            now_ms,
-            certified[:2],
-            statements[-STATEMENTS_TOLD_MAX:],
-            tuple(item for item in told if isinstance(item, ConflictingStatements)),
-            tuple(item for item in told if isinstance(item, ConflictingBatches)),
-            tuple(item for item in told if isinstance(item, ConflictingFrames)),
-            tuple(item for item in told if isinstance(item, ConflictingCommits)),
-            tuple(item for item in told if isinstance(item, FalseReveal)),
-            tuple(item for item in told if isinstance(item, ConflictingValues)),
-        )
+        return news_of(self._me, now_ms, told, certified[:2], statements[-STATEMENTS_TOLD_MAX:])
+
+
+def fits_news(evidence: Evidence) -> bool:
+    """Whether evidence can go over gossip."""
+    return not isinstance(evidence, ConflictingValues) or len(pack(evidence)) <= VALUES_BYTES_MAX
+
+
+def news_of(
+    author: NodeId,
+    now_ms: int,
+    evidence: Sequence[Evidence],
+    certified: tuple[Certified, ...] = (),
+    statements: tuple[Statement, ...] = (),
+) -> CommitteeNews:
+    """A message that tells all this."""
+    return CommitteeNews(
+        author,
+        now_ms,
+        certified,
+        statements,
+        tuple(item for item in evidence if isinstance(item, ConflictingStatements)),
+        tuple(item for item in evidence if isinstance(item, ConflictingBatches)),
+        tuple(item for item in evidence if isinstance(item, ConflictingFrames)),
+        tuple(item for item in evidence if isinstance(item, ConflictingCommits)),
+        tuple(item for item in evidence if isinstance(item, FalseReveal)),
+        tuple(item for item in evidence if isinstance(item, ConflictingValues)),
+    )
 
 
 def evidence_in(news: CommitteeNews) -> tuple[Evidence, ...]:

@@ -6,14 +6,14 @@ the genesis names no contracts nothing ever happens here.
 
 from protocol.committee.effects import COMMITTEE
 from protocol.committee.storage import Record
-from protocol.core.ids import ZERO_DIGEST, NodeId
+from protocol.core.ids import ZERO_DIGEST, Digest, NodeId
 from protocol.core.machine import Note, Persist
 from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.ledger.state import State
 from protocol.messages.chain import Accepted
 from protocol.results.evidence import Evidence
-from protocol.roles.oracle.events import ChainLost, ChainSeen, ContractSeen
+from protocol.roles.oracle.events import AnchorsSeen, ChainLost, ChainSeen, ContractSeen
 from protocol.roles.oracle.results import Here, Results
 from protocol.roles.oracle.settings import OracleSettings
 from protocol.settlement.docket import EVIDENCE, Docket
@@ -58,6 +58,10 @@ class OnChain:
         """Whether no more is to be read now: the ledger has to take in what is here."""
         return self._sightings is None or self._sightings.full
 
+    def knows(self, block: Digest) -> bool:
+        """Whether the header of a block at which the ledger may be anchored is here."""
+        return block in self._results.hand_overs.anchors
+
     @property
     def evidence(self) -> int:
         """Nodes that are to be slashed."""
@@ -71,7 +75,7 @@ class OnChain:
             self._results.chain.accepted(self._sightings.accepted)
         return self._final(now_ms)
 
-    def heard(self, event: ChainSeen | ChainLost | ContractSeen, here: Here, now_ms: int) -> list[object]:
+    def heard(self, event: ChainSeen | ChainLost | ContractSeen | AnchorsSeen, here: Here, now_ms: int) -> list[object]:
         """Word from the chain."""
         if self._sightings is None:
             return []
@@ -87,6 +91,8 @@ class OnChain:
                 self._speak(here, now_ms)
             case ChainLost():
                 self._sightings.forget()
+            case AnchorsSeen():
+                return self._results.hand_overs.anchored(event.headers)
             case ContractSeen():
                 self._settler.contract(event.accepted, event.undrawn, now_ms)
         return effects + self.on_time(now_ms)

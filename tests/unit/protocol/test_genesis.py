@@ -147,3 +147,15 @@ def test_a_genesis_names_the_contracts_that_it_settles_on() -> None:
 def test_contracts_that_could_not_settle_are_refused(wrong: dict[str, Any], why: str) -> None:
     with pytest.raises(ParameterError, match=why):
         replace(SETTLING, **wrong)
+
+
+@pytest.mark.spec("GENESIS-CONTRACTS.1", "TRUST-SINCE.1")
+def test_a_genesis_may_say_since_when_its_committee_is_one() -> None:
+    founded = replace(SETTLING, founded_s=1_800_000_000)
+    assert parse_genesis(founded.to_json()) == founded
+    assert founded.network_id() != SETTLING.network_id()
+    for wrong in (-1, 2**40):
+        with pytest.raises(ParameterError, match="founded_s"):
+            replace(SETTLING, founded_s=wrong)
+    with pytest.raises(ParameterError, match="no genesis file"):
+        parse_genesis(changed(founded_s="yesterday"))

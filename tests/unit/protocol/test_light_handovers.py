@@ -125,7 +125,7 @@ def test_so_many_committees_are_known_and_no_more() -> None:
         trust.take(hand_over)
         for epoch in range(1, trust.epoch + 1):
             trust.committee(epoch) if trust.members_of(epoch) else None
-    assert len(trust._members) == COMMITTEES_KEPT
+    assert len(trust._known) == COMMITTEES_KEPT
     assert len(trust._made) <= COMMITTEES_KEPT
     with pytest.raises(CommitteeError, match="forgotten"):
         trust.check(certify(header_of(9, 2)))
