@@ -22,6 +22,7 @@ from protocol.core.codec import Message, registered
 from protocol.core.params import Params
 from protocol.core.signing import TypedStruct, type_string
 from protocol.session.lifecycle import SESSION_TABLE, TASK_TABLE, TERMINAL_CODES
+from tests import receipt_grammar
 
 for _module in pkgutil.iter_modules(protocol.messages.__path__):
     importlib.import_module(f"protocol.messages.{_module.name}")
@@ -169,6 +170,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "types": _types_list,
     "gossip": _gossip_rules,
     "lifecycle": _lifecycle,
+    "receipt": lambda: receipt_grammar.grammar() + "\n" + receipt_grammar.meanings(),
 }
 
 

@@ -81,6 +81,16 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class RecomputedAuction:
+    """A bid set whose signatures hold, and what follows from it."""
+
+    announcement: Announcement
+    ranking: Ranking
+    prices_wei: Mapping[NodeId, int]
+    """Of a token, as each miner of the set bid it."""
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedAuction:
     """A bid set that holds, and where each lane's miner stands in ``ranking.order`` (0 is first).
 
@@ -182,17 +192,12 @@ def verify_bid_set(
     Raises AuctionError naming the link that broke: ``assignment``, ``bid set``, ``announcement``, ``measurements``,
     ``bid`` or ``receipt``. Spec: [AUCTION-VERIFY.1]
     """
-    terms, router = terms_of(domain, opening), assignment.router
-    _check_assignment(domain, terms, opening, bid_set, assignment)
-    content = _open_bid_set(domain, terms, router, bid_set)
-    announcement = _open_announcement(domain, terms, router, content.announcement)
-    round_ = envelope_digest(domain, content.announcement, Announcement)
-    bids = []
-    for position, entry in enumerate(content.bids):
-        bids.append(_open_bid(domain, terms, router, position, entry, round_))
-        if not is_drawn(params, announcement, bids[-1]):
-            raise AuctionError("bid", f"at position {position} {BidFault.LOTTERY.value}: {bids[-1].miner.hex()}")
-    ranking = compute_ranking(params, terms, bids, content.measurements, reputation_bp)
+    terms = terms_of(domain, opening)
+    check_assigned(terms, opening, assignment)
+    if assignment.bid_set != envelope_digest(domain, bid_set, BidSet):
+        raise AuctionError("assignment", "names another bid set")
+    auction = recompute_auction(domain, params, terms, assignment.router, bid_set, reputation_bp)
+    ranking = auction.ranking
     ranks: list[int | None] = []
     for lane, lease in enumerate(_leases(assignment)):
         miner = NodeId(lease[0])
@@ -202,17 +207,43 @@ def verify_bid_set(
             ranks.append(None)
         else:
             raise AuctionError("assignment", f"lane {lane} goes to {miner.hex()}, of whom there is no usable bid")
+    return VerifiedAuction(auction.announcement, ranking, tuple(ranks), auction.prices_wei)
+
+
+def recompute_auction(
+    domain: Domain,
+    params: Params,
+    terms: Terms,
+    router: bytes,
+    bid_set: Envelope,
+    reputation_bp: Mapping[NodeId, int] = NO_REPUTATION,
+) -> RecomputedAuction:
+    """What follows from a bid set (untrusted) of a router, whoever was assigned then.
+
+    Raises AuctionError naming the link that broke, as :func:`verify_bid_set` does. Spec: [AUCTION-VERIFY.1]
+    """
+    content = _open_bid_set(domain, terms, router, bid_set)
+    announcement = _open_announcement(domain, terms, router, content.announcement)
+    round_ = envelope_digest(domain, content.announcement, Announcement)
+    bids = []
+    for position, entry in enumerate(content.bids):
+        bids.append(_open_bid(domain, terms, router, position, entry, round_))
+        if not is_drawn(params, announcement, bids[-1]):
+            raise AuctionError("bid", f"at position {position} {BidFault.LOTTERY.value}: {bids[-1].miner.hex()}")
+    ranking = compute_ranking(params, terms, bids, content.measurements, reputation_bp)
     prices = {miner: bid.price_wei for miner, bid in select_usable(terms, bids).items()}
-    return VerifiedAuction(announcement, ranking, tuple(ranks), prices)
+    return RecomputedAuction(announcement, ranking, prices)
 
 
 def _leases(assignment: Assignment) -> list[tuple[bytes, bytes]]:
     return list(zip(assignment.miners, assignment.generations, strict=True))
 
 
-def _check_assignment(
-    domain: Domain, terms: Terms, opening: SessionOpen, bid_set: Envelope, assignment: Assignment
-) -> None:
+def check_assigned(terms: Terms, opening: SessionOpen, assignment: Assignment) -> None:
+    """Whether an assignment (untrusted) gives the session's lanes to miners, looking at nothing but the session.
+
+    Raises AuctionError. Spec: [AUCTION-VERIFY.1]
+    """
     if assignment.session != terms.session:
         raise AuctionError("assignment", f"session {assignment.session.hex()}, expected {terms.session.hex()}")
     if assignment.router not in opening.routers:
@@ -225,8 +256,6 @@ def _check_assignment(
     for parts in zip(*leases, strict=True):
         if len(set(parts)) != len(leases):
             raise AuctionError("assignment", "one lease or one miner serves two lanes")
-    if assignment.bid_set != envelope_digest(domain, bid_set, BidSet):
-        raise AuctionError("assignment", "names another bid set")
 
 
 def _open_bid_set(domain: Domain, terms: Terms, router: bytes, envelope: Envelope) -> BidSet:

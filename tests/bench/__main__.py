@@ -8,12 +8,14 @@ BENCHES = {
     "chaos": "answers whose miner is killed, frozen, slowed or cut off in the middle",
     "committee": "heights a second, time to final, bytes and signatures of committees of 4 to 31",
     "engine": "tokens a second of the engine beside llama-cpp-python's and llama.cpp's own",
+    "epochs": "bytes and time of a light client that comes to the present after 1,000 epochs",
     "flood": "honest first tokens and a node's memory before, during and after each attack at the seam",
     "gas": "what checkpoints, hand-overs, draws, withdrawals and slashes cost, and each task of a checkpoint",
     "idle": "memory and CPU of a node that has nothing to do",
     "levels": "time from the end of an answer until it is committed, certified and finalized, on a real testnet",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",
     "results": "messages, bytes, signatures and time from an answer to its finalized outcome, at 50 tasks/s",
+    "verify": "bytes of a receipt, and milliseconds to verify it",
 }
 
 
