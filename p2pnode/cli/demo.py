@@ -38,6 +38,7 @@ def configure(subparsers: Any) -> None:
     parser.add_argument("--miners", type=int, default=3, metavar="N", help="how many miners (default 3)")
     parser.add_argument("--model", default="tiny", metavar="MODEL", help="what they serve (default tiny)")
     parser.add_argument("--max-tokens", type=int, default=160, metavar="N", help="of the answer (default 160)")
+    parser.add_argument("--receipt", type=Path, metavar="FILE", help="keep the last answer's receipt there")
     add_chain_option(parser)
     add_json_option(parser)
 
@@ -93,6 +94,7 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
     from p2pnode.cli.demo_chain import show_settled, tell_chain
     from p2pnode.cli.demo_committee import show_committee
     from p2pnode.cli.demo_payments import balances, show_payments
+    from p2pnode.cli.demo_receipt import show_receipt
     from p2pnode.cli.testnet import chain_plan
     from p2pnode.client import connect
     from p2pnode.testnet import TestnetPlan, client_key, open_testnet
@@ -118,7 +120,9 @@ async def _demo(args: argparse.Namespace, folder: Path) -> None:
                     answers.append(await _survive_a_killed_miner(args, steps, session, testnet))
                 if testnet.chain is not None:
                     await show_settled(steps.done, testnet, answers)
-        steps.done("session closed")
+            steps.done("session closed")
+            receipt = args.receipt or folder / "answer.receipt"
+            await show_receipt(steps.done, net.genesis, testnet.rpc, answers[-1], receipt)
         await show_payments(steps.done, testnet, session.id, key.node_id, before)
         await show_committee(steps.done, testnet)
     steps.done("network down")

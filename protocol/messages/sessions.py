@@ -174,7 +174,10 @@ class OpenSession(Message, frozen=True):
 
 @message(kind=13, limit_bytes=131_072)
 class SessionReady(Message, frozen=True):
-    """Miners are leased; orders may follow. The client recomputes the pick from the bid set."""
+    """Miners are leased; orders may follow. The client recomputes the pick from the bid set.
+
+    The miner of lane 0 is shown the first one of its lease too, by routers that keep receipts.
+    """
 
     session: Bytes32
     assignment: Assignment

@@ -60,7 +60,9 @@ class Lane:
         self.earlier: tuple[SegmentHead, ...] = ()
         """The segments before this miner's."""
         self.draft: Draft | None = None
-        """Of the lane's transcript, where it is to be kept."""
+        """Of the lane's receipt and transcript, where they are to be kept."""
+        self.audited = False
+        """Whether oracles may have its transcript."""
         self.words: dict[Digest, AckWord] = {}
         """The client's last ack of each segment, by the segment's id."""
         self.acked = start_index
@@ -134,7 +136,7 @@ class Lane:
 
     def transcript(self) -> list[object]:
         """What is to be kept of the lane, once its end is signed. Spec: [TEST-KEPT.1]"""
-        if self.draft is None or self.writer is None or self._end is None:
+        if not self.audited or self.draft is None or self.writer is None or self._end is None:
             return []
         return [self.draft.finish(self.order, (*self.earlier, self.writer.head), self._end)]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from protocol.core.ids import Generation, ModelDigest, NodeId, SessionId
 from protocol.core.machine import Channel, Close, Send
 from protocol.core.signing import Domain, typed_digest
+from protocol.light.lane_papers import Lent
 from protocol.messages.sessions import LeaseBusy, SessionOpen, SignedTerm
 from protocol.messages.tasks import Delivery, SegmentHead
 from protocol.roles.miner.lane import Lane
@@ -33,6 +34,8 @@ class Lease:
     assignment_number: int = 0
     lanes: dict[tuple[int, int], Lane] = field(default_factory=dict)
     """Running and not yet fully acknowledged, by (task, lane)."""
+    lent: Lent | None = None
+    """Why the lease was given to this miner, once its router has shown it."""
     direct: Channel | None = None
     """The stream on which the session's client takes lane 0 itself."""
     direct_from: int = 0

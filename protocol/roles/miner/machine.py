@@ -26,11 +26,12 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
 from protocol.messages.handover import HandOvers
 from protocol.messages.results import SessionNews
-from protocol.messages.sessions import Announcement, LeaseRelease, LeaseRequest
+from protocol.messages.sessions import Announcement, LeaseRelease, LeaseRequest, SessionReady
 from protocol.messages.tasks import AckMessage, AttachDirect, CancelTask, RelayTask, StartTask
 from protocol.roles.miner.bidding import BidDesk
 from protocol.roles.miner.events import Generated, GenerationFailed, Produced, Rendered
 from protocol.roles.miner.proving import Proving
+from protocol.roles.miner.receipts import Receipts
 from protocol.roles.miner.settings import MinerSettings
 from protocol.roles.miner.slots import Slots
 from protocol.roles.miner.tasks import Tasks
@@ -48,9 +49,11 @@ class MinerMachine:
         numbers = ChannelNumbers()
         self._settings = settings
         self._bids = BidDesk(settings.node, domain, params, sign, settings.offers, numbers, settings.kept)
-        self._proving = Proving(settings, domain, params, sign, numbers)
+        genesis = settings.genesis.to_json() if settings.genesis is not None else ""
+        self._receipts = Receipts(settings.shelf, domain, genesis)
+        self._proving = Proving(settings, domain, params, sign, numbers, self._receipts)
         self._slots = Slots(settings, domain, params, self._bids, self._proving.settle)
-        self._tasks = Tasks(settings, domain, params, sign, self._slots, self._bids, self._proving)
+        self._tasks = Tasks(settings, domain, params, sign, self._slots, self._bids, self._proving, self._receipts)
         self._leases = self._slots.leases
         self._by_channel = self._slots.by_channel
         self._peers = self._slots.peers
@@ -136,6 +139,8 @@ class MinerMachine:
                 return self._tasks.ack(self._slots.on(channel), message, now_ms)
             case CancelTask():
                 return self._tasks.cancel(channel, message, now_ms)
+            case SessionReady():
+                return self._receipts.explained(self._slots.on(channel), message)
             case SessionNews():
                 return self._reserved(message, now_ms)
             case HandOvers():

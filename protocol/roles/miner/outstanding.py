@@ -5,7 +5,7 @@ commits of its task, so at least one correct one does not; and not before.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -18,7 +18,7 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, typed_digest, verify
 from protocol.light.committee_links import CommitteeLinks
 from protocol.messages.envelope import seal
-from protocol.messages.results import COMMITS_MAX, Commits, Outcome, RevealAsked, Verdict
+from protocol.messages.results import COMMITS_MAX, Commits, CommittedNews, Outcome, RevealAsked, Verdict
 from protocol.messages.tasks import AckMessage
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Lease
@@ -66,6 +66,7 @@ class Outstanding:
         salt_key: bytes,
         links: CommitteeLinks,
         kept: Mapping[bytes, StoredResult],
+        tell: Callable[[CommittedNews], None] | None = None,
     ) -> None:
         self._domain = domain
         self._params = params
@@ -73,6 +74,8 @@ class Outstanding:
         self._node = node
         self._salt_key = salt_key
         self._links = links
+        self._tell = tell
+        """Told of each commit that leaves."""
         self.held: OrderedDict[bytes, Result] = OrderedDict()
         self.homes: Counter[int] = Counter()
         """Their home epochs: the committees that they are told to."""
@@ -204,6 +207,8 @@ class Outstanding:
     def _committed(self, result: Result, now_ms: int) -> list[object]:
         result.committed = True
         self._clocks.set(("again", result.name), now_ms + result.delay_ms)
+        if self._tell is not None:
+            self._tell(result.news())
         told = [] if result.stream is None else [Send(result.stream, result.news(), key=RESULTS)]
         return [*told, *self._open(result, now_ms)]
 

@@ -23,6 +23,7 @@ from protocol.roles.miner.enlisting import Enlisting
 from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Lease
 from protocol.roles.miner.outstanding import Outstanding
+from protocol.roles.miner.receipts import Receipts
 from protocol.roles.miner.settings import MinerSettings
 
 LINGER_MS = 60_000
@@ -36,9 +37,16 @@ class Proving:
     """So long an order waits for credit."""
 
     def __init__(
-        self, settings: MinerSettings, domain: Domain, params: Params, sign: Sign, numbers: ChannelNumbers
+        self,
+        settings: MinerSettings,
+        domain: Domain,
+        params: Params,
+        sign: Sign,
+        numbers: ChannelNumbers,
+        receipts: Receipts,
     ) -> None:
         self._proves = settings.proves
+        self._receipts = receipts
         book = settings.book()
         self._trust = book.trust
         self._links = CommitteeLinks(numbers, book)
@@ -56,6 +64,7 @@ class Proving:
             settings.salt_key,
             self._links,
             settings.results if self._proves else {},
+            receipts.news,
         )
         listed = settings.genesis is None or not self._proves or settings.node in settings.genesis.miners
         offers = () if listed else settings.offers.values()
@@ -162,6 +171,7 @@ class Proving:
 
     def _decided(self, news: OutcomeNews, now_ms: int) -> list[object]:
         outcome = news.outcome
+        self._receipts.news(news)
         if not self.outstanding.waits_for(outcome):
             return []
         header = check_outcome(self._trust, news)

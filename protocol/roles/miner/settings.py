@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.light.handovers import HandOverBook
+from protocol.light.shelf import ReceiptShelf
 from protocol.messages.adverts import ModelOffer
 from protocol.messages.sessions import CountersignedBid
 from protocol.roles.miner.result import StoredResult
@@ -29,6 +30,8 @@ class MinerSettings:
     """32 secret random bytes drawn at process start, from which the salts of commits are derived."""
     results: Mapping[bytes, StoredResult] = field(default_factory=dict)
     """Results of earlier lives that were not final, by their records in the store, oldest first."""
+    shelf: ReceiptShelf | None = None
+    """Where the receipts of its answers are kept. None: nowhere."""
     owner: NodeId | None = None
     """Who is paid; None: the node itself."""
     tokens_per_second: int = 0

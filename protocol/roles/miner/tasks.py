@@ -16,9 +16,9 @@ from protocol.roles.miner.lane import Lane
 from protocol.roles.miner.leases import Lease
 from protocol.roles.miner.orders import check_order, generation_of
 from protocol.roles.miner.proving import Proving
+from protocol.roles.miner.receipts import Receipts, draft_of
 from protocol.roles.miner.settings import MinerSettings
 from protocol.roles.miner.slots import RETRY_AFTER_MS, Slots
-from protocol.roles.miner.transcripts import Draft
 from protocol.session.transcript import SegmentWriter, check_resume, segment_id
 
 TASK_LANES_KEPT = 4
@@ -38,6 +38,7 @@ class Tasks:
         slots: Slots,
         bids: BidDesk,
         proving: Proving,
+        receipts: Receipts,
     ) -> None:
         self._settings = settings
         self._domain = domain
@@ -46,6 +47,7 @@ class Tasks:
         self._slots = slots
         self._bids = bids
         self._proving = proving
+        self._receipts = receipts
         self._deadlines = slots.deadlines
 
     # Orders
@@ -66,8 +68,9 @@ class Tasks:
         generation = (bytes(lease.session), order.task, start.lane)
         lane = Lane(self._params, order, generation, start.prompt.nonce, now_ms, len(emitted), previous, start.delivery)
         lane.earlier = resume.heads if resume is not None else ()
-        if lease.opening.audits and self._settings.proves:
-            lane.draft = Draft(start.prompt, [token for token, _ in emitted], [text for _, text in emitted])
+        lane.audited = lease.opening.audits and self._settings.proves
+        if lane.audited or self._receipts.drafts(start):
+            lane.draft = draft_of(start)
         session = SignedSession(lease.opening, lease.signature)
         lane.papers = Papers(session, order, start.signature, start.assignment, start.assignment_signature)
         if start.delivery is Delivery.DIRECT and lease.direct is None:
@@ -156,6 +159,7 @@ class Tasks:
     def _written(self, lease: Lease, lane: Lane, now_ms: int) -> list[object]:
         self._deadlines.clear(("task", lane.generation))
         self._slots.rest(lease, now_ms)
+        self._receipts.ended(lease, lane, now_ms)
         return [*self._proving.ended(lease, lane, now_ms), *lane.transcript()]
 
     def sent(self, channel: Channel, now_ms: int) -> list[object]:
@@ -182,6 +186,7 @@ class Tasks:
         verify(typed_digest(self._domain, ack), message.signature, lease.opening.client, "the ack")
         if ack.session != lease.session:
             raise RemoteProtocolError("the ack is for another session")
+        self._receipts.acked(message)
         if ack.generation != lease.generation:
             if not lane.take_earlier(self._domain, message):
                 raise RemoteProtocolError("the ack is for no segment of this lane")

@@ -30,10 +30,13 @@ class Draft:
         self.ids += ids
         self.texts += texts
 
+    def first(self, count: int) -> tuple[tuple[int, ...], tuple[bytes, ...]]:
+        """That many tokens and their texts: what was made and not sent is none of the lane's."""
+        return tuple(self.ids[:count]), tuple(self.texts[:count])
+
     def finish(self, order: TaskOrder, heads: Sequence[SegmentHead], end: EndRecord) -> "KeepTranscript":
-        """The lane has ended; what was made and not sent is none of it."""
-        count = end.completion_tokens
-        ids, texts = tuple(self.ids[:count]), tuple(self.texts[:count])
+        """The lane has ended."""
+        ids, texts = self.first(end.completion_tokens)
         return KeepTranscript(Transcript(order, self.prompt, tuple(heads), ids, texts, end, ""))
 
 

@@ -22,8 +22,9 @@ from protocol.light.handovers import HandOverBook, HandOverReaders
 from protocol.light.headers import HeaderTrust, place
 from protocol.light.news import check_outcome, check_session
 from protocol.light.pool import PoolFollower
+from protocol.light.shelf import ReceiptShelf
 from protocol.messages.committee import Certified
-from protocol.messages.handover import HandOvers, HandOversAsked
+from protocol.messages.handover import HandOvers, HandOversAsked, HandOversPicked
 from protocol.messages.results import (
     CommittedNews,
     Follow,
@@ -68,11 +69,14 @@ class Following:
         sessions: dict[SessionId, Session],
         clients: Clients,
         numbers: ChannelNumbers,
+        shelf: ReceiptShelf | None = None,
     ) -> None:
         self._domain = domain
         self._params = params
         self._sessions = sessions
         self._clients = clients
+        self._shelf = shelf
+        """Where news of answers go as well, also of sessions that are over."""
         self._watched: dict[SessionId, Watched] = {}
         self._again: Deadlines[SessionId] = Deadlines()
         """When a session is to be submitted again."""
@@ -147,8 +151,10 @@ class Following:
             effects += self._readers.told(hand_over) if hand_over is not None else []
         return [*effects, *self._aim(now_ms)]
 
-    def asked(self, channel: Channel, asked: HandOversAsked) -> list[object]:
-        """A client wants hand-overs, now and as they come."""
+    def asked(self, channel: Channel, asked: HandOversAsked | HandOversPicked) -> list[object]:
+        """A client wants hand-overs, now and as they come, or single ones, as it skips. Spec: [HANDOVER-PICKED.1]"""
+        if isinstance(asked, HandOversPicked):
+            return [Send(channel, self._store.found(asked))]
         return self._readers.asked(channel, asked)
 
     def page(self, channel: Channel, asked: HandOversAsked) -> list[object]:
@@ -309,6 +315,8 @@ class Following:
         return [*told, *self._tell(session, news)]
 
     def _passed_on(self, news: ObservedNews | OutcomeNews | SettledNews, oracle: NodeId) -> list[object]:
+        if self._shelf is not None:
+            self._shelf.news(news)
         name = SessionId(Digest(news.session if isinstance(news, ObservedNews) else news.outcome.session))
         watched, session = self._watched.get(name), self._sessions.get(name)
         if watched is None or session is None or self._trust is None:
@@ -359,6 +367,8 @@ class Following:
         """A miner of the session says that it has committed. Raises RemoteProtocolError for another session's."""
         if news.signed.commit.session != session.id:
             raise RemoteProtocolError("a commit of another session")
+        if self._shelf is not None:
+            self._shelf.news(news)
         return self.pass_on(session, news)
 
     def pass_on(self, session: Session, news: Message) -> list[object]:

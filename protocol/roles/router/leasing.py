@@ -209,7 +209,11 @@ class Leasing:
         )
         signature = Signature(self.sign(typed_digest(self.domain, assignment)))
         record = assignment_record(session, number)
-        return Assigned(assignment, signature, current.bid_set), Persist(session.id, (record,))
+        assigned = Assigned(assignment, signature, current.bid_set)
+        streams = leases.get(0)
+        if streams is not None and streams.first is None:
+            streams.first = assigned
+        return assigned, Persist(session.id, (record,))
 
     def announce(self, session: Session) -> list[object]:
         """Tell the client of the latest assignment."""

@@ -1,7 +1,8 @@
 """The router's machine: clients in, auctions and leases out, orders and frames through.
 
 It promises its clients one thing above all: whatever miners do, every session and every order ends in exactly
-one terminal event by its deadline. It holds no text longer than it takes to pass it on and to go on elsewhere.
+one terminal event by its deadline. It holds no text longer than it takes to pass it on and to go on elsewhere, and
+for receipts, where it keeps them.
 """
 
 from collections import OrderedDict
@@ -24,9 +25,10 @@ from protocol.core.machine import (
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, typed_digest, verify
+from protocol.messages.committee import Certified
 from protocol.messages.envelope import Envelope
 from protocol.messages.greeting import ClientHello, RouterHello
-from protocol.messages.handover import HandOversAsked
+from protocol.messages.handover import HandOversAsked, HandOversPicked
 from protocol.messages.sessions import (
     Bid,
     CloseSession,
@@ -46,6 +48,7 @@ from protocol.roles.router.leasing import LeaseName, Leasing
 from protocol.roles.router.miners import Miners
 from protocol.roles.router.pace import Pace
 from protocol.roles.router.patience import Patience
+from protocol.roles.router.receipts import Receipts
 from protocol.roles.router.relay import Relay
 from protocol.roles.router.rounds import RoundName, Rounds
 from protocol.roles.router.state import Measured, RouterSettings, Session
@@ -85,7 +88,7 @@ class RouterMachine:
         self._session_deadlines: Deadlines[SessionId] = Deadlines()
         of, numbers = self._measurement_of, ChannelNumbers()
         self._following = following = Following(
-            settings.followed, domain, params, self._sessions, self._clients, numbers
+            settings.followed, domain, params, self._sessions, self._clients, numbers, settings.shelf
         )
         self._rounds = Rounds(settings, domain, params, sign, book, self._round_deadlines, of, Pace(params), following)
         self._leasing = Leasing(
@@ -102,7 +105,8 @@ class RouterMachine:
         )
         self._hedging = Hedging(domain, params, self._task_deadlines, of, self._leasing, Budget(settings.hedge_bp))
         patience = Patience(params, self._task_deadlines, of)
-        self._relay = Relay(domain, params, self._task_deadlines, of, self._hedging.arm, patience)
+        receipts = Receipts(settings.shelf, settings.genesis)
+        self._relay = Relay(domain, params, self._task_deadlines, of, self._hedging.arm, patience, receipts)
         self._lanes = Lanes(domain, params, self._task_deadlines, of)
         self._miners = Miners(self._leasing, self._hedging, self._relay, self._lanes, following, self)
 
@@ -140,6 +144,11 @@ class RouterMachine:
             case HandIn():
                 return self._following.hand_in(event.submit, now_ms)
         return []
+
+    @property
+    def certified(self) -> Certified | None:
+        """The newest final header that is known here."""
+        return self._following.certified
 
     def load(self) -> dict[str, int]:
         """Figures for status."""
@@ -224,8 +233,8 @@ class RouterMachine:
         match message:
             case ClientHello():
                 models = self._book.models(MODELS_SHOWN_MAX)
-                certified = self._following.certified
-                return [Send(channel, RouterHello(self._settings.node, self._settings.genesis, models, certified))]
+                genesis, certified = self._settings.genesis, self.certified
+                return [Send(channel, RouterHello(self._settings.node, genesis, models, certified))]
             case OpenSession():
                 return self._open_session(channel, message, now_ms)
             case ResumeSession():
@@ -245,7 +254,7 @@ class RouterMachine:
             case AckMessage():
                 session = self._clients.session(channel, message.ack.session)
                 return self._relay.ack(session, message, now_ms) if session else []
-            case HandOversAsked():
+            case HandOversAsked() | HandOversPicked():
                 return self._following.asked(channel, message)
             case CancelTask():
                 session = self._clients.session(channel, message.session)

@@ -190,6 +190,9 @@ class Miners:
         task = session.running()
         if head is not None and task is not None:
             effects += self.relay.begun(session, task, head, now_ms)
+        if task is not None and session.lease is not None:
+            self.relay.receipts.begun(task, session.lease)
+            effects += self.relay.explain(session, session.lease)
         return effects + self.relay.suspend(session, now_ms)
 
     def _rest(self, session: Session) -> list[object]:

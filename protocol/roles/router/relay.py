@@ -30,6 +30,7 @@ from protocol.messages.tasks import (
 from protocol.roles.router.admission import TOO_LONG, find_order_fault
 from protocol.roles.router.hedging import TaskName
 from protocol.roles.router.patience import CANCEL_TIMEOUT_MS, Patience
+from protocol.roles.router.receipts import Receipts
 from protocol.roles.router.state import Lease, Measured, Session, Task
 from protocol.session.lifecycle import TERMINAL_CODES, TaskFact, TaskState
 from protocol.session.transcript import (
@@ -63,6 +64,7 @@ class Relay:
     arm: Callable[[Session, Task, Lease, int], None]
     """Starts the clock for a second start."""
     patience: Patience
+    receipts: Receipts
 
     def submit(self, session: Session, message: SubmitTask, now_ms: int) -> list[object]:
         """Take an order, start it or put it in line. Raises RemoteProtocolError for what the client may not send."""
@@ -137,7 +139,13 @@ class Relay:
             delivery=Delivery.DIRECT if task.direct else Delivery.RELAYED,
             resume=resume,
         )
-        return [Send(lease.channel, start, key=session.id)]
+        self.receipts.begun(task, lease)
+        return [Send(lease.channel, start, key=session.id), *self.explain(session, lease)]
+
+    def explain(self, session: Session, lease: Lease) -> list[object]:
+        """A miner that works on an order is shown why it was picked, beside its work."""
+        explained = self.receipts.explained(session, lease)
+        return [] if explained is None else [Send(lease.channel, explained, key=session.id)]
 
     def _expect(self, session: Session, task: Task, lease: Lease) -> SegmentExpectation:
         order, model = task.submit.order, session.opening.model
@@ -234,6 +242,7 @@ class Relay:
         if message.ids:
             task.keep(message, continuation_bytes_max(self.params))
             task.fruitless = task.failures = session.starved = 0
+        self.receipts.took(session, task, message, now_ms)
         if message.end is None:
             self.patience.await_frame(session, task, now_ms)
             return effects
@@ -279,6 +288,7 @@ class Relay:
             return []
         verify(typed_digest(self.domain, ack), message.signature, session.opening.client, "the ack")
         task = session.tasks.get(ack.task)
+        self.receipts.acked(task, message)
         if ack.generation != lease.generation:
             return self._ack_earlier(session, lease, task, message)
         session.acked(ack.task, ack.index)

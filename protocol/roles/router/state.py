@@ -8,6 +8,8 @@ from protocol.core.codec import Message
 from protocol.core.ids import Generation, NodeId, SessionId, Signature
 from protocol.core.machine import Channel, Send
 from protocol.light.handovers import HandOverBook
+from protocol.light.lane_papers import LanePapers
+from protocol.light.shelf import ReceiptShelf
 from protocol.messages.envelope import Envelope
 from protocol.messages.sessions import (
     Announcement,
@@ -58,6 +60,8 @@ class RouterSettings:
     """The highest assignment number signed for each session that has not expired, from the store."""
     followed: HandOverBook | None = None
     """The committees as far as they are known here: the node pool says who may bid. None: everybody may."""
+    shelf: ReceiptShelf | None = None
+    """Where the receipts of relayed answers are kept. None: nowhere."""
     hedge_bp: int = 500
     """Share of orders that may be started at a second miner when the first is late; 0: none."""
     rounds_max: int = 64
@@ -95,6 +99,8 @@ class Task:
     """Whether its miner has reported its end and works on the next; the client may still ask for frames it missed."""
     generation: Generation | None = None
     """The lease under which it was last handed over."""
+    papers: LanePapers = field(default_factory=LanePapers)
+    """Of lane 0, for its receipt."""
 
     @property
     def number(self) -> int:
@@ -165,6 +171,10 @@ class Lease:
     """Of a token, as its miner bid it: every head under this lease has to name that."""
     last_task: int = 0
     """Handed over under it: no earlier order can follow."""
+    first: "Assigned | None" = None
+    """The first assignment that names it for lane 0; a later one may rest on bids of another round."""
+    explained: bool = False
+    """Whether its miner was shown that."""
 
 
 @dataclass(frozen=True, slots=True)
