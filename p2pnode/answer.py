@@ -8,8 +8,10 @@ import trio
 
 from protocol.core.errors import P2PNodeError
 from protocol.light.levels import Level
+from protocol.messages.evidence import ConflictingValues
+from protocol.messages.receipts import Receipt
 from protocol.messages.tasks import SegmentHead
-from protocol.roles.client import Item, TaskHead, TaskLevel, TaskOver, TaskText, TaskTranscript
+from protocol.roles.client import Item, TaskHead, TaskLevel, TaskOver, TaskReceipt, TaskText, TaskTranscript
 
 
 class RequestFailed(P2PNodeError):
@@ -75,6 +77,7 @@ class Answer:
         """All that its result root is computed from; once it ended, and only if it was asked for."""
         self.news: TaskLevel | None = None
         """The latest of its levels, with all that is known; none while it is only streamed."""
+        self._receipt: Receipt | None = None
         self._reached: dict[Level, int] = {}
         self._settled = False
         self._risen = trio.Event()
@@ -142,6 +145,16 @@ class Answer:
         return "" if self.news is None else self.news.against
 
     @property
+    def unfinalized(self) -> bool:
+        """Whether it should have been final by now and no router has shown that it is; the client goes on asking."""
+        return self.news is not None and self.news.overdue
+
+    @property
+    def evidence(self) -> tuple[ConflictingValues, ...]:
+        """What convicts each oracle that signed two values for it; `p2pnode.evidence_papers` writes a file of it."""
+        return () if self.news is None else self.news.convicting
+
+    @property
     def paid_wei(self) -> int | None:
         """What its lane was paid when it became final; None before."""
         return None if self.news is None or self.news.final is None else self.news.final.paid_wei
@@ -155,8 +168,19 @@ class Answer:
         at = news.settled if level is Level.SETTLED else news.final
         return "" if at is None else f"{at.epoch}/{at.height}"
 
-    def rise(self, news: TaskLevel) -> None:
+    def receipt(self) -> Receipt:
+        """All that is needed to verify it, on the level that it has by now; `p2pnode verify` reads the file that
+        `p2pnode.receipts.save_receipt` makes of it. Raises RequestFailed before its signed end."""
+        if self._receipt is None:
+            detail = "an answer has a receipt once its signed end is here, and all segments came by way of this client"
+            raise RequestFailed("no_receipt", detail, text=self.text)
+        return self._receipt
+
+    def rise(self, news: TaskLevel | TaskReceipt) -> None:
         """Take in what is known of it now."""
+        if isinstance(news, TaskReceipt):
+            self._receipt = news.receipt
+            return
         self.news = news
         for level in news.proved:
             self._reached.setdefault(level, news.after_ms)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
-from chain.api import Reading
+from chain.api import AcceptedHeader, Reading
 from chain.errors import ChainError
 from protocol.core.ids import Digest
 
@@ -34,9 +34,16 @@ class ChainLook:
     Spec: [LEVEL-SETTLED.1]
     """
 
-    def __init__(self, chain: Reading, tell: Callable[[Digest], None]) -> None:
+    def __init__(
+        self,
+        chain: Reading,
+        tell: Callable[[Digest], None],
+        tell_newest: Callable[[AcceptedHeader], None] = lambda _newest: None,
+    ) -> None:
         self._chain = chain
         self._tell = tell
+        self._tell_newest = tell_newest
+        self._newest_wanted = False
         self._wanted: dict[Digest, _Wanted] = {}
         self._wake = trio.Event()
         self.trouble = ""
@@ -52,9 +59,17 @@ class ChainLook:
             del self._wanted[next(iter(self._wanted))]
         self._wake.set()
 
+    def look_for_newest(self) -> None:
+        """Somebody wants to know which header the contract accepted last."""
+        self._newest_wanted = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
+            if self._newest_wanted:
+                self._newest_wanted = False
+                await self._look_for_newest()
             due = [digest for digest, wanted in self._wanted.items() if wanted.at_s <= trio.current_time()]
             for digest in due:
                 await self._look(digest)
@@ -62,15 +77,28 @@ class ChainLook:
                 await self._wake.wait()
             self._wake = trio.Event()
 
+    async def _look_for_newest(self) -> None:
+        try:
+            newest = await trio.to_thread.run_sync(self._chain.latest_checkpoint, abandon_on_cancel=True)  # type: ignore[call-arg]
+        except ChainError as error:
+            self._failed(error)
+            return
+        self.trouble = ""
+        if newest is not None:
+            self._tell_newest(newest)
+
+    def _failed(self, error: ChainError) -> None:
+        if str(error) != self.trouble:
+            log.warning("cannot ask the chain: %s", error)
+        self.trouble = str(error)
+
     async def _look(self, digest: Digest) -> None:
         found = False
         try:
             accepted = await trio.to_thread.run_sync(self._chain.accepted, digest, abandon_on_cancel=True)  # type: ignore[call-arg]
             found, self.trouble = accepted is not None, ""
         except ChainError as error:
-            if str(error) != self.trouble:
-                log.warning("cannot ask the chain: %s", error)
-            self.trouble = str(error)
+            self._failed(error)
         wanted, now_s = self._wanted.get(digest), trio.current_time()
         if wanted is None:
             return

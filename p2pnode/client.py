@@ -7,15 +7,15 @@
                     print(text, end="")
             if await answer.wait_for("finalized", timeout_ms=5_000):
                 print(answer.levels)
+            save_receipt(Path("answer.receipt"), answer.receipt())  # of p2pnode.receipts; `p2pnode verify` checks it
 
 It needs no model and no gossip. Text is handed out only after the miner's signature over it was checked, and a level is
 named only when what proves it was.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import count
 
 import trio
@@ -26,15 +26,19 @@ from p2pnode.chain_look import ChainLook
 from p2pnode.clock import Clock, open_clock
 from p2pnode.driver import Driver, open_driver
 from p2pnode.identity import NodeKey, node_id_of_peer_id
+from p2pnode.routers import Routers, RouterStatus, first_reached
 from p2pnode.session import Session, assigned
 from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
-from p2pnode.transport.seam import PeerUnreachable, Transport
+from p2pnode.transport.seam import Transport
 from p2pnode.transport.unwrap import unwrapped
+from p2pnode.trust_store import TrustKeeper, TrustStore
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.messages.adverts import ModelOffer
 from protocol.roles.client import (
+    ChainWanted,
     CheckpointClaimed,
+    CheckpointSeen,
     ClientMachine,
     CloseAsked,
     ConnectRouter,
@@ -44,10 +48,14 @@ from protocol.roles.client import (
     OpenAsked,
     RouterGone,
     RouterReady,
+    RouterSeen,
     TaskLevel,
+    TaskReceipt,
+    TrustMoved,
+    WatchRouters,
 )
 
-__all__ = ["Answer", "LightClient", "Reached", "RequestFailed", "Session", "connect"]
+__all__ = ["Answer", "LightClient", "Reached", "RequestFailed", "RouterStatus", "Session", "connect"]
 
 CONNECT_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_MS = 30_000
@@ -69,29 +77,30 @@ class LightClient:
         self,
         driver: Driver,
         router: NodeId,
-        address: RouterAddress,
-        others: tuple[NodeId, ...],
+        addresses: Mapping[NodeId, RouterAddress],
         clock: Clock,
         *,
         has_account: bool,
     ) -> None:
         self.router = router
         """That sessions are opened at."""
-        self.address = address
+        self.address = addresses[router]
         self.has_account = has_account
         """Whether its key was given, so that it may have a balance in the ledger; one made for the day has none."""
         self.rising: dict[int, Answer] = {}
         """Answers whose levels are heard of, by handle."""
         self.look: ChainLook | None = None
         """How this client asks the chain; None where it was given no way."""
+        self.keeper: TrustKeeper | None = None
+        """What writes down whom this client believes; None where nothing is to be kept."""
         self._clock = clock
-        self._routers = (router, *others)
+        self._watched = Routers(addresses)
         self._driver = driver
         self._handles = count(1)
         self._items: dict[int, trio.MemorySendChannel[Item]] = {}
         self._ready: RouterReady | None = None
-        self._greeting: trio.MemoryReceiveChannel[Item] | None = None
-        """What the router's end would arrive on."""
+        self._greeted: dict[NodeId, tuple[RouterReady, trio.MemoryReceiveChannel[Item]]] = {}
+        """What each said of itself, and what its end would arrive on."""
         self._greets = trio.Lock()
 
     @property
@@ -107,10 +116,21 @@ class LightClient:
         return self._ready.hello.models
 
     @property
+    def routers(self) -> tuple[RouterStatus, ...]:
+        """The routers that were named: each is asked all the time how far it is."""
+        return self._watched.all()
+
+    async def routers_changed(self) -> None:
+        """Wait until one of them shows something."""
+        await self._watched.changed()
+
+    @property
     def level_note(self) -> str:
         """What an answer is worth here, in words for a person."""
         if self.address.network is None:
             return "level capped at streamed: the address names no network, so the router's word for it was taken"
+        if self._ready is not None and self._ready.untrusted:
+            return f"level capped at streamed: {self._ready.untrusted}"
         if not self.certifies:
             return "level streamed: every frame is signed; this network has no committee to certify more"
         assert self._ready is not None
@@ -124,8 +144,14 @@ class LightClient:
 
     @property
     def certifies(self) -> bool:
-        """Whether the network has a committee that this client can check."""
-        return bool(self.genesis.committee) and self.address.network is not None
+        """Whether the network has a committee that this client can check, and believes."""
+        assert self._ready is not None
+        return bool(self.genesis.committee) and self.address.network is not None and not self._ready.untrusted
+
+    @property
+    def shows_header(self) -> bool:
+        """Whether the router showed a final header when it greeted us."""
+        return self._ready is not None and self._ready.hello.certified is not None
 
     @property
     def settles(self) -> bool:
@@ -169,7 +195,10 @@ class LightClient:
                 enough for some dozens of orders as long as the first, where they cost anything and a key was given.
             audits: Oracles may open the orders, to score what was answered.
         """
-        await self._stand()
+        await self.stand()
+        if self.certifies and not self.shows_header:
+            # What is ordered before any header is known nobody certifies, and a router may hide what it knows.
+            await self._watched.shown_head()
         offer = self.model(model)
         handle, items = self.new_handle(SESSION_ITEMS_MAX)
         wish = OpenAsked(
@@ -181,7 +210,7 @@ class LightClient:
             tokens=tokens,
             timeout_ms=timeout_ms,
             lifetime_ms=SESSION_LIFETIME_MS,
-            others=tuple(router for router in self._routers if router != self.router),
+            others=tuple(each.node for each in self._watched.by_preference(self.router) if each.node != self.router),
             lanes=lanes,
             direct=direct,
             cap_wei=self._cap_wei(offer, tokens, lanes) if cap_wei is None else cap_wei,
@@ -215,25 +244,39 @@ class LightClient:
             self.drop_handle(handle)
             raise RequestFailed(first.code, first.detail)
         assert isinstance(first, RouterReady)
-        self.router, self._ready, self._greeting = router, first, items
+        self._greeted[router] = first, items
+        self._turn_to(router)
 
-    async def _stand(self) -> None:
-        """If the router was lost since, greet it again, or the next that answers. Raises RequestFailed."""
+    def _turn_to(self, router: NodeId) -> bool:
+        """Open sessions there from now on, if it is greeted and was not lost since."""
+        if router not in self._greeted:
+            return False
+        ready, items = self._greeted[router]
+        try:
+            items.receive_nowait()
+        except trio.WouldBlock:
+            self.router, self._ready = router, ready
+            return True
+        del self._greeted[router]
+        return False
+
+    async def stand(self) -> None:
+        """Turn to the best router that answers. Raises RequestFailed."""
         async with self._greets:
-            if self._greeting is not None:
-                try:
-                    self._greeting.receive_nowait()
-                except trio.WouldBlock:
-                    return
-                self._greeting = None
             failed: list[RequestFailed] = []
-            for router in self._routers:
+            for status in self._watched.by_preference(self.router):
+                if self._turn_to(status.node):
+                    return
                 try:
-                    await self.greet(router)
+                    await self.greet(status.node)
                     return
                 except RequestFailed as error:
                     failed.append(error)
             raise failed[0]
+
+    def watch(self) -> None:
+        """Ask all routers, from now on, how far they are."""
+        self.dispatch(WatchRouters(next(self._handles), self.router, tuple(each.node for each in self.routers)))
 
     def dispatch(self, event: object) -> None:
         """Hand the machine a wish."""
@@ -253,7 +296,11 @@ class LightClient:
     def deliver(self, effect: object) -> None:
         """Perform a Deliver."""
         assert isinstance(effect, Deliver)
-        if isinstance(effect.item, TaskLevel):
+        if isinstance(effect.item, TrustMoved):
+            if self.keeper is not None:
+                self.keeper.moved(effect.item.kept)
+            return
+        if isinstance(effect.item, TaskLevel | TaskReceipt):
             # Nobody need wait for it, and it comes when whoever asked has left.
             answer = self.rising.get(effect.handle)
             if answer is not None:
@@ -262,6 +309,13 @@ class LightClient:
         if isinstance(effect.item, CheckpointClaimed):
             if self.look is not None:
                 self.look.look_for(effect.item.digest)
+            return
+        if isinstance(effect.item, RouterSeen):
+            self._watched.see(effect.item)
+            return
+        if isinstance(effect.item, ChainWanted):
+            if self.look is not None:
+                self.look.look_for_newest()
             return
         channel = self._items.get(effect.handle)
         if channel is None:
@@ -281,24 +335,27 @@ async def connect(
     transport: Transport | None = None,
     timeout_ms: int = CONNECT_TIMEOUT_MS,
     rpc: Sequence[str] = (),
+    trust: TrustStore | None = None,
 ) -> AsyncIterator[LightClient]:
     """Connect to the first router that answers; the others take its place should it be lost.
 
     Raises MalformedAddress, PeerUnreachable, WrongPeer, RequestFailed, WrongChain. Without ``key`` a fresh one is made:
     nothing links this client to an earlier one, and it has no balance, so it is served on what credit miners give.
     With ``rpc``, endpoints of the network's chain, it asks there what the contract accepted: answers may get settled.
+    With ``trust``, it goes on from what was known of the network's committees before, and keeps what it learns; without
+    it begins at the genesis, which is enough as long as that is younger than the network's trust period.
     """
     addresses = [parse_router_address(router) if isinstance(router, str) else router for router in routers]
     if not addresses:
         raise TypeError("connect() needs the address of a router")
     given, key = key is not None, key or NodeKey.generate()
     if transport is not None:
-        async with _greeted(transport, addresses, key, timeout_ms, given) as client, _looking(client, rpc):
+        async with _greeted(transport, addresses, key, timeout_ms, given, trust) as client, _looking(client, rpc):
             yield client
         return
     async with (
         open_libp2p(key, Libp2pConfig(listen=())) as opened,
-        _greeted(opened, addresses, key, timeout_ms, given) as client,
+        _greeted(opened, addresses, key, timeout_ms, given, trust) as client,
         _looking(client, rpc),
     ):
         yield client
@@ -307,9 +364,9 @@ async def connect(
 @asynccontextmanager
 async def connect_here(transport: Transport, address: RouterAddress, key: NodeKey) -> AsyncIterator[LightClient]:
     """A client in a router's own process, at that router; ``address`` names the network, ``key`` is the node's own."""
-    machine, clock = ClientMachine(key.node_id, key.sign), open_clock()
+    machine, clock = ClientMachine(key.node_id, key.sign, live=True), open_clock()
     async with open_driver(machine, transport, clock) as driver:
-        client = LightClient(driver, transport.me, address, (), clock, has_account=True)
+        client = LightClient(driver, transport.me, {transport.me: address}, clock, has_account=True)
         driver.performers = {Deliver: client.deliver}
         await client.greet(transport.me)
         yield client
@@ -324,7 +381,11 @@ async def _looking(client: LightClient, rpc: Sequence[str]) -> AsyncIterator[Non
     from p2pnode.chain_access import open_reading
 
     chain = await trio.to_thread.run_sync(open_reading, client.genesis, rpc)
-    client.look = ChainLook(chain, lambda digest: client.dispatch(HeaderAccepted(digest)))
+    client.look = ChainLook(
+        chain,
+        lambda digest: client.dispatch(HeaderAccepted(digest)),
+        lambda newest: client.dispatch(CheckpointSeen(newest.epoch, newest.height)),
+    )
     with unwrapped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.look.run)
@@ -334,31 +395,41 @@ async def _looking(client: LightClient, rpc: Sequence[str]) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def _greeted(
-    transport: Transport, addresses: Sequence[RouterAddress], key: NodeKey, timeout_ms: int, has_account: bool
+    transport: Transport,
+    addresses: Sequence[RouterAddress],
+    key: NodeKey,
+    timeout_ms: int,
+    has_account: bool,
+    trust: TrustStore | None,
 ) -> AsyncIterator[LightClient]:
-    node, address = await _first_reached(transport, addresses, timeout_ms)
-    others = []
-    for other in addresses:
-        if other is not address and other.network == address.network:
-            others.append(node_id_of_peer_id(other.peer_id))
-            transport.learn(others[-1], (other.multiaddr,))
-    machine, clock = ClientMachine(key.node_id, key.sign), open_clock()
+    node, address = await first_reached(transport, addresses, timeout_ms)
+    named = {node_id_of_peer_id(each.peer_id): each for each in addresses if each.network == address.network}
+    for other, where in named.items():
+        if other != node:
+            transport.learn(other, (where.multiaddr,))
+    kept = None
+    if trust is not None and address.network is not None:
+        kept = await trio.to_thread.run_sync(trust.load, address.network)
+    known = {address.network: kept} if address.network is not None and kept is not None else {}
+    machine, clock = ClientMachine(key.node_id, key.sign, known), open_clock()
     async with open_driver(machine, transport, clock) as driver:
-        client = LightClient(driver, node, address, tuple(others), clock, has_account=has_account)
+        client = LightClient(driver, node, named, clock, has_account=has_account)
         driver.performers = {Deliver: client.deliver}
-        await client.greet(node)
-        yield client
+        async with _keeping(client, trust):
+            await client.stand()
+            client.watch()
+            yield client
 
 
-async def _first_reached(
-    transport: Transport, addresses: Sequence[RouterAddress], timeout_ms: int
-) -> tuple[NodeId, RouterAddress]:
-    """Raises PeerUnreachable when none answers."""
-    failed: list[str] = []
-    for address in addresses:
-        try:
-            return await transport.connect(str(replace(address, network=None)), timeout_ms=timeout_ms), address
-        except PeerUnreachable as error:
-            failed.append(str(error))
-    hint = "check that the router runs, and that the address is the one it printed"
-    raise PeerUnreachable(f"no router answers: {'; '.join(failed)}", hint=hint)
+@asynccontextmanager
+async def _keeping(client: LightClient, trust: TrustStore | None) -> AsyncIterator[None]:
+    """What is learned of the network's committees is kept, if the address names the network."""
+    if trust is None or client.address.network is None:
+        yield
+        return
+    client.keeper = keeper = TrustKeeper(trust, client.address.network)
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            yield
+            nursery.cancel_scope.cancel()

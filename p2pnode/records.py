@@ -1,77 +1,16 @@
-"""The records of this user's sessions, one small file each, the latest hundred kept; and what a miner keeps."""
+"""What a node finds of its roles on its disk when it starts again."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from p2pnode.store import NodeStore
-from protocol.core.codec import decode, pack, unpack
-from protocol.core.errors import DecodeError, P2PNodeError
+from protocol.core.codec import decode, unpack
+from protocol.core.errors import DecodeError
 from protocol.core.ids import Digest, SessionId
 from protocol.messages.sessions import Bid, CountersignedBid
 from protocol.roles.miner.bidding import BID_RECORDS
 from protocol.roles.miner.result import RESULT_BYTES_MAX, RESULT_RECORDS, StoredResult, record_of
 from protocol.roles.router import ASSIGNMENT_RECORDS
-from protocol.session.record import BIDS_BYTES_MAX, RECORD_BYTES_MAX, KeptBids, SessionRecord
-
-RECORDS_MAX = 100
-SUFFIX = ".session"
-
-
-class UnknownSession(P2PNodeError):
-    """No record has this session id, or the file is none."""
-
-    code = "session/unknown"
-
-
-class NoBids(P2PNodeError):
-    """No countersigned bid is where it was looked for."""
-
-    code = "bids/none"
-
-
-def save_record(folder: Path, session: SessionId, record: SessionRecord) -> Path:
-    """Write a record under its session id and drop the oldest beyond the hundredth. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{session.hex()}{SUFFIX}"
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(pack(record))
-    os.replace(draft, path)
-    for old in sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)[:-RECORDS_MAX]:
-        old.unlink(missing_ok=True)
-    return path
-
-
-def load_record(folder: Path, wanted: str) -> SessionRecord:
-    """A record by the first digits of its session id, or by its path. Raises UnknownSession."""
-    path = _find(folder, wanted)
-    try:
-        return unpack(SessionRecord, path.read_bytes()[: RECORD_BYTES_MAX + 1], limit_bytes=RECORD_BYTES_MAX)
-    except (OSError, DecodeError) as error:
-        raise UnknownSession(f"{path} is no session record: {error}", hint="name a session or its file") from error
-
-
-def _find(folder: Path, wanted: str) -> Path:
-    if "/" in wanted or wanted.endswith(SUFFIX):
-        return Path(wanted)
-    found = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
-    matching = [file for file in found if wanted == "last" or file.name.startswith(wanted.lower())]
-    if not matching:
-        raise UnknownSession(
-            f"there is no record of session {wanted[:64]!r} in {folder}",
-            hint="`p2pnode chat` keeps a record of every session; `p2pnode explain last` explains the latest",
-        )
-    return matching[-1]
-
-
-def load_bids(path: Path) -> KeptBids:
-    """What `p2pnode bids --export` wrote. Raises NoBids."""
-    try:
-        with path.open("rb") as file:
-            return unpack(KeptBids, file.read(BIDS_BYTES_MAX + 1), limit_bytes=BIDS_BYTES_MAX)
-    except (OSError, DecodeError) as error:
-        hint = "a miner's operator writes one with `p2pnode bids SESSION --export FILE`"
-        raise NoBids(f"{path} holds no countersigned bids: {error}", hint=hint) from error
+from protocol.session.record import BIDS_BYTES_MAX
 
 
 async def load_kept_bids(store: NodeStore) -> dict[bytes, CountersignedBid]:
@@ -119,6 +58,14 @@ def stored_results(records: Mapping[bytes, bytes]) -> tuple[dict[bytes, StoredRe
         except DecodeError:
             foreign.append(name)
     return {name: stored for _, name, stored in sorted(dated, key=lambda item: item[:2])}, foreign
+
+
+async def load_numbers(store: NodeStore, now_ms: int) -> dict[SessionId, int]:
+    """What the router signed before a restart; records of expired sessions are dropped here."""
+    numbers, expired = stored_numbers(store.load(ASSIGNMENT_RECORDS), now_ms)
+    if expired:
+        await store.persist([(name, None) for name in expired])
+    return numbers
 
 
 def stored_numbers(records: Mapping[bytes, bytes], now_ms: int) -> tuple[dict[SessionId, int], list[bytes]]:

@@ -90,6 +90,8 @@ class TestnetPlan:
     """Whether the genesis lists the miners as if tested; if not, they enlist and the oracles test them first."""
     oracle_module: str = NODE_MODULE
     """What runs an oracle; a test puts one here that writes down what it hears."""
+    router_module: str = NODE_MODULE
+    """What runs a router; a test puts one here that can lie."""
     members: int = 0
     """How many of the oracles, the first ones, are the genesis committee; 0: all."""
     chain: "ChainPlan | None" = None
@@ -294,7 +296,9 @@ class Testnet:
         folder = self.plan.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         config = ["--config", str(self.plan.config)] if self.plan.config is not None else []
-        module = {"miner": self.plan.miner_module, "oracle": self.plan.oracle_module}.get(roles[0], NODE_MODULE)
+        plan = self.plan
+        modules = {"miner": plan.miner_module, "oracle": plan.oracle_module, "router": plan.router_module}
+        module = modules.get(roles[0], NODE_MODULE)
         with (folder / "log.txt").open("ab") as log:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", module, "run", *config, "--json", "--as-child"],

@@ -13,7 +13,8 @@ from typing import Any
 
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import print_json, print_table
-from p2pnode.records import NoBids, stored_bids
+from p2pnode.records import stored_bids
+from p2pnode.session_records import NoBids
 from p2pnode.store import read_store
 from protocol.core.codec import pack
 from protocol.core.errors import RemoteProtocolError

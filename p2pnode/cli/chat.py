@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2pnode.address import RouterAddress, parse_router_address
+from p2pnode.cli.chat_evidence import keep_evidence
+from p2pnode.cli.chat_receipt import add_receipt_option, check_receipt_option, keeping_receipt
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import paint, print_table
 from p2pnode.config import ConfigError, NodeConfig
 from p2pnode.paths import home
-from p2pnode.records import save_record
+from p2pnode.session_records import save_record
 from protocol.core.errors import P2PNodeError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ INTERRUPTED = 130
 UNCERTAIN = 1
 """The exit status of an answer that is not as certain as was asked."""
 LEVELS = ("streamed", "committed", "certified", "finalized", "settled")
-LEVEL_WAIT_S = 3.0
+LEVEL_WAIT_S = 5.0
 """So long a single answer is waited for to become final, where no level was asked for."""
 CONVERSATION_WAIT_S = 1.0
 """The same between two prompts; what an answer comes to later is shown after the next prompt."""
@@ -76,6 +78,7 @@ def configure(subparsers: Any) -> None:
     parser.add_argument(
         "--rpc", action="append", metavar="URL", help="an endpoint of the network's chain: see there what is settled"
     )
+    add_receipt_option(parser)
     add_json_option(parser)
 
 
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(args, {"keys.password_file": args.password_file})
     routers = _routers(args, config)
     sampling = _sampling(args)
+    check_receipt_option(args.receipt)
     if args.prompt is None and not args.models and not sys.stdin.isatty():
         args.prompt = sys.stdin.read()
     if args.prompt is not None and not args.prompt.strip():
@@ -130,9 +134,10 @@ async def _chat(
     args: argparse.Namespace, sampling: "SamplingParams", routers: Sequence[RouterAddress], config: NodeConfig
 ) -> int:
     from p2pnode.client import connect
+    from p2pnode.trust_store import own_trust
 
     key = await _key(args, config)
-    async with connect(*routers, key=key, rpc=args.rpc or config.chain.urls) as net:
+    async with connect(*routers, key=key, rpc=args.rpc or config.chain.urls, trust=own_trust()) as net:
         if args.models:
             _print_models(net, args.json)
             return 0
@@ -150,9 +155,10 @@ async def _chat(
         async with wish as session:
             try:
                 if args.prompt is not None:
-                    return await _once(args, sampling, session, top_level(net))
-                return await _converse(args, sampling, session, top_level(net))
+                    return await _once(args, sampling, session, net)
+                return await _converse(args, sampling, session, net)
             finally:
+                _tell_of_routers(args, net)
                 if net.look is not None and net.look.trouble:
                     print(paint(f"the chain cannot be asked: {net.look.trouble}", "dim", sys.stderr), file=sys.stderr)
                 # What `p2pnode explain` reads; it holds neither prompt nor answer.
@@ -160,12 +166,20 @@ async def _chat(
                     save_record(home(os.environ) / "sessions", session.assigned.session, session.record())
 
 
+def _tell_of_routers(args: argparse.Namespace, net: "LightClient") -> None:
+    """Worth a line where there are several, or something is to be said of the one."""
+    from p2pnode.routers import routers_line
+
+    if not args.json and (len(net.routers) > 1 or net.routers[0].note):
+        print(paint(routers_line(net.routers), "dim", sys.stderr), file=sys.stderr)
+
+
 async def _key(args: argparse.Namespace, config: NodeConfig) -> "NodeKey | None":
     """Of a file or a folder that was named; otherwise nothing links one chat to the next, and nothing pays."""
     import trio
 
     from p2pnode.identity import read_keystore
-    from p2pnode.node import load_key
+    from p2pnode.node_key import load_key
 
     if args.key is not None:
         return await trio.to_thread.run_sync(read_keystore, args.key, config.password())
@@ -213,14 +227,16 @@ def top_level(net: "LightClient") -> str:
     return LEVELS[3] if net.certifies else LEVELS[0]
 
 
-async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", top: str) -> int:
+async def _once(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", net: "LightClient") -> int:
     from protocol.messages.tasks import PromptMessage
 
     turns = [*_system(args), PromptMessage("user", args.prompt)]
     answer = await _answer(args, sampling, session, turns, 1)
-    certain = await _await_level(args, answer, top, LEVEL_WAIT_S)
+    async with keeping_receipt(args.receipt, answer):
+        certain = await _await_level(args, answer, top_level(net), LEVEL_WAIT_S)
+    keep_evidence(net.genesis, answer)
     if args.json:
-        print(json.dumps(_as_json(session, answer)))
+        print(json.dumps({**_as_json(session, answer), "routers": [each.as_json() for each in net.routers]}))
     if _was_cancelled(answer):
         return INTERRUPTED
     return 0 if certain else UNCERTAIN
@@ -256,6 +272,8 @@ def level_line(answer: "Answer") -> str:
     line = " → ".join(steps)
     if answer.against:
         line += f"; not {_next_level(answer.level)}: {answer.against}"
+    elif answer.unfinalized:
+        line += "; unfinalized: it should be final by now, and no router shows that it is"
     if answer.news is not None and answer.news.evidence:
         line += f"; {answer.news.evidence} oracle(s) contradicted themselves, which convicts them"
     return line
@@ -354,11 +372,14 @@ def _as_json(session: "Session", answer: "Answer") -> dict[str, Any]:
             for step in answer.levels
         ],
         "against": answer.against,
+        "unfinalized": answer.unfinalized,
         "paid_wei": answer.paid_wei,
     }
 
 
-async def _converse(args: argparse.Namespace, sampling: "SamplingParams", session: "Session", top: str) -> int:
+async def _converse(
+    args: argparse.Namespace, sampling: "SamplingParams", session: "Session", net: "LightClient"
+) -> int:
     import trio
 
     from protocol.messages.tasks import PromptMessage
@@ -380,7 +401,9 @@ async def _converse(args: argparse.Namespace, sampling: "SamplingParams", sessio
         turns.append(PromptMessage("user", line.strip()))
         answer = await _answer(args, sampling, session, turns, number)
         turns.append(PromptMessage("assistant", answer.text))
-        await _await_level(args, answer, top, CONVERSATION_WAIT_S)
+        async with keeping_receipt(args.receipt, answer):
+            await _await_level(args, answer, top_level(net), CONVERSATION_WAIT_S)
+        keep_evidence(net.genesis, answer)
         shown = answer.level
 
 

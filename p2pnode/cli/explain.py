@@ -9,7 +9,7 @@ from typing import Any
 from p2pnode.cli.options import add_json_option
 from p2pnode.cli.output import paint, print_json, print_table
 from p2pnode.paths import home
-from p2pnode.records import NoBids, load_bids, load_record
+from p2pnode.session_records import NoBids, load_bids, load_record
 from protocol.core.errors import P2PNodeError, RemoteProtocolError
 from protocol.session.lottery import DRAW_RANGE
 from protocol.session.record import (

@@ -18,7 +18,9 @@ from protocol.roles.client import (
     SessionOver,
     TaskLevel,
     TaskOver,
+    TaskReceipt,
 )
+from protocol.roles.client.events import NOBODY
 from protocol.roles.client.machine import HELLO_TIMEOUT_MS
 from protocol.roles.client.tasks import CANCEL_TIMEOUT_MS, GRACE_MS
 
@@ -69,7 +71,9 @@ class EndsOnce(Checker):
 
     def effect(self, drive: Drive, effect: object) -> None:
         """A program is told something."""
-        if not isinstance(effect, Deliver) or isinstance(effect.item, TaskLevel | CheckpointClaimed):
+        if not isinstance(effect, Deliver) or effect.handle == NOBODY:
+            return
+        if isinstance(effect.item, TaskLevel | TaskReceipt | CheckpointClaimed):
             return  # an answer may rise for long after its end
         host, item = drive.host, effect.item
         request = self._open.get((host.name, effect.handle))

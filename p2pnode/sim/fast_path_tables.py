@@ -5,6 +5,7 @@ from protocol.core.params import Params
 from protocol.messages.adverts import MODELS_MAX
 from protocol.messages.sessions import ROUTERS_MAX
 from protocol.roles.client.tasks import WITHHELD_MAX
+from protocol.roles.client.watching import LIARS_MAX
 from protocol.roles.miner.bidding import RECEIPTS_MAX
 from protocol.roles.router.machine import MEASURED_MAX
 from protocol.roles.router.state import KEPT_MESSAGES_MAX
@@ -57,6 +58,7 @@ TABLES = {
     "RouterMachine.streams": Table(_general, _clients),
     "ClientMachine._held.routers": Table(lambda _: ROUTERS_MAX, lambda _: ROUTERS_MAX),
     "ClientMachine._held.by_channel": Table(lambda _: 4 * ROUTERS_MAX, lambda _: 2 * ROUTERS_MAX),
+    "ClientMachine._watching._liars": Table(lambda _: LIARS_MAX, lambda _: LIARS_MAX),
     "ClientMachine.streams": Table(_general, lambda _: 2 * ROUTERS_MAX),
     # Tokens and messages that wait for somebody, of one order or one session.
     ".ids": Table(_tokens),

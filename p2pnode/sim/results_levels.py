@@ -1,4 +1,4 @@
-"""S10: no client shows a level without what it takes, and none goes down."""
+"""S10: no client shows a level without what it takes, none goes down, and the answer's receipt proves as much."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,16 @@ from p2pnode.sim.drive import Drive
 from p2pnode.sim.host import Host
 from p2pnode.sim.results_replay import OneLedger
 from p2pnode.sim.results_seen import Lane, Seen
+from protocol.core.genesis import parse_genesis
+from protocol.light.headers import HeaderTrust
 from protocol.light.levels import Final, Level
+from protocol.light.receipt import Verified, verify_receipt
+from protocol.messages.receipts import Receipt
 from protocol.messages.results import Observation, Verdict
-from protocol.roles.client import Deliver, TaskHead, TaskLevel, TaskOver
+from protocol.roles.client import Deliver, TaskHead, TaskLevel, TaskOver, TaskReceipt
+
+RECEIPTS_CHECKED = 3
+"""Of a run, those of the highest levels: each takes as long as some hundred events."""
 
 
 @dataclass(slots=True)
@@ -20,6 +27,7 @@ class Shown:
     lane: Lane
     tokens: int | None = None
     level: Level = Level.STREAMED
+    receipt: Receipt | None = None
 
 
 class LevelsHold(Checker):
@@ -49,6 +57,8 @@ class LevelsHold(Checker):
         match item:
             case TaskHead(head=head):
                 self.shown.setdefault(name, Shown((head.session, head.task, 0)))
+            case TaskReceipt() if name in self.shown:
+                self.shown[name].receipt = item.receipt
             case TaskOver() if name in self.shown:
                 self.shown[name].tokens = item.tokens if item.end is not None else None
             case TaskLevel():
@@ -113,3 +123,14 @@ class LevelsHold(Checker):
         """What was shown early turned out to be so."""
         for claim in self._claims:
             self._check_claim(*claim)
+        kept = [(name, shown) for name, shown in self.shown.items() if shown.receipt is not None]
+        for (host, _), shown in sorted(kept, key=lambda each: -each[1].level)[:RECEIPTS_CHECKED]:
+            self._check_receipt(host, shown)
+
+    def _check_receipt(self, host: str, shown: Shown) -> None:
+        """Whoever has the genesis, and the chain, sees in the receipt what the client shows."""
+        assert shown.receipt is not None
+        trust = HeaderTrust(parse_genesis(shown.receipt.genesis))
+        verdict = verify_receipt(shown.receipt, trust, accepted=lambda _digest: True)
+        if not isinstance(verdict, Verified) or verdict.level < shown.level:
+            self.fail(f"{host} shows {shown.level.name}, and has a receipt of which it is said: {verdict}")

@@ -9,6 +9,7 @@ out of that: where a router lets them down, they wait as long as they like.
 from p2pnode.sim import committee_tables, fast_path_tables
 from p2pnode.sim.tables import Bound, Table, TablesAreBounded
 from protocol.core.params import Params
+from protocol.light.anchors import ANCHORS_KEPT
 from protocol.light.handovers import RECENT_MAX as HAND_OVERS_RECENT_MAX
 from protocol.light.headers import CHECKED_MAX, COMMITTEES_KEPT
 from protocol.messages.committee import MEMBERS_MAX
@@ -63,7 +64,8 @@ TABLES = {
     **committee_tables.TABLES,
     # What follows headers.
     "trust._checked": _kept(CHECKED_MAX),
-    "trust._members": _kept(COMMITTEES_KEPT),
+    "trust._known": _kept(COMMITTEES_KEPT),
+    "anchors._headers": _kept(ANCHORS_KEPT),
     "trust._made": _kept(4),
     "trust._made[].places": _kept(MEMBERS_MAX),
     "store._recent": _kept(HAND_OVERS_RECENT_MAX),

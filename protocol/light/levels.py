@@ -16,7 +16,10 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.light.headers import HeaderTrust
 from protocol.light.news import check_outcome
+from protocol.light.proofs import Proofs, with_proofs
 from protocol.messages.committee import SignedBatch, header_digest
+from protocol.messages.evidence import ConflictingValues
+from protocol.messages.receipts import Finality, Receipt, Settlement
 from protocol.messages.results import (
     CommittedNews,
     Content,
@@ -30,6 +33,8 @@ from protocol.results.commitment import ResultError, check_commit, check_reveal,
 
 CLAIMS_MAX = 8
 """Headers of one lane that are looked for on the chain; honest oracles name one."""
+CLAIM_BYTES = 6_144
+"""What one takes at most, with its certificate and its proof."""
 
 
 class Level(IntEnum):
@@ -118,6 +123,8 @@ class LaneLevels:
         self.level = Level.STREAMED
         self.proved: dict[Level, None] = {}
         """The levels of which the proof is here, as they came: one above may come before one below."""
+        self.proofs = Proofs()
+        """What its receipt holds of all that."""
         self.final: Final | None = None
         self.claims: dict[Digest, Checkpoint] = {}
         """Headers that hold the verdict, and of which an oracle says that the contract accepted them."""
@@ -154,6 +161,17 @@ class LaneLevels:
                 return reason
         return "another result committed" if self._committed_otherwise else ""
 
+    @property
+    def size(self) -> int:
+        """The bytes of what is large in all that is kept of it."""
+        pairs = (signed for pair in self.evidence.values() for signed in pair)
+        batches = (*(signed for _, signed in self._values.values()), *pairs)
+        return sum(len(signed.content) for signed in batches) + CLAIM_BYTES * len(self.proofs.claims)
+
+    def raised(self, receipt: Receipt) -> Receipt:
+        """Its receipt with all that is proved by now."""
+        return with_proofs(receipt, self.proofs, self._committee)
+
     def committed(self, news: CommittedNews) -> bool:
         """Its miner committed. Raises SignatureError, ResultError for what is not this miner's commit to this lane."""
         result, commit = self.result, news.signed.commit
@@ -171,6 +189,7 @@ class LaneLevels:
             if (reveal.root, reveal.count) != (result.root, result.count):
                 before, self._committed_otherwise = self._committed_otherwise, True
                 return not before
+        self.proofs.commit, self.proofs.reveal = news.signed, news.reveal if result.sole else None
         return self._reach(Level.COMMITTED)
 
     def observed(self, batch: CheckedBatch) -> bool:
@@ -190,9 +209,16 @@ class LaneLevels:
             self._agreeing.add(oracle)
         if self.final is not None:
             return
+        if self._is_own(value):
+            self.proofs.batches.setdefault(oracle, signed)
         first = self._values.setdefault(oracle, (value, signed))
         if first[0] != value:
             self.evidence.setdefault(oracle, (first[1], signed))
+
+    def convicting(self) -> tuple[ConflictingValues, ...]:
+        """What convicts each oracle that signed two values for this lane, for whoever is to be shown it."""
+        place = self.result.session, self.result.task, self.result.lane
+        return tuple(ConflictingValues(*place, *pair) for pair in self.evidence.values())
 
     def outcome(self, news: OutcomeNews | SettledNews) -> bool:
         """A verdict in the results tree. Raises RemoteProtocolError for one of another lane, or without its proof."""
@@ -204,6 +230,7 @@ class LaneLevels:
         if isinstance(news, SettledNews) and self._is_own(outcome) and len(self.claims) < CLAIMS_MAX:
             digest = header_digest(self._domain, header)
             self.claims.setdefault(digest, Checkpoint(header.epoch, header.height, digest))
+            self.proofs.claims.setdefault(digest, Settlement(news.proof, news.certified))
         if self.final is not None:
             return False
         if not self._is_own(outcome):
@@ -211,14 +238,17 @@ class LaneLevels:
             return changed
         self.final = Final(header.epoch, header.height, news.proof.index, outcome.paid_wei)
         self._values.clear()
+        self.proofs.final = Finality(outcome, news.proof, news.certified)
+        self.proofs.batches.clear()
         return self._reach(Level.FINALIZED)
 
     def accepted(self, digest: Digest) -> bool:
         """The client's own look at the chain: the contract accepted a header. Spec: [LEVEL-SETTLED.1]"""
         if self.settled is not None or digest not in self.claims:
             return False
-        self.settled = self.claims[digest]
+        self.settled, self.proofs.settled = self.claims[digest], self.proofs.claims[digest]
         self.claims.clear()
+        self.proofs.claims.clear()
         return self._reach(Level.SETTLED)
 
     def _is_own(self, said: Observation | Outcome) -> bool:

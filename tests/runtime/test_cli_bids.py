@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from p2pnode.records import load_record, save_record
+from p2pnode.session_records import load_record, save_record
 from p2pnode.store import open_store
 from protocol.core.machine import Persist
 from tests.runtime.cli import Ended, assert_refused, p2pnode

@@ -1,5 +1,6 @@
 """A testnet of four oracles: answers become final, are paid for, and what is left may leave the ledger."""
 
+import hashlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from p2pnode.identity import read_keystore
 from p2pnode.testnet import CLIENT_WEI
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
+from protocol.light.trust import parse_trust
 from tests.runtime.test_network import Network, run, start_testnet
 
 CREDIT_WEI = 60
@@ -112,12 +114,30 @@ def test_what_an_oracle_says_is_proved_and_a_lie_is_not(paying: Paying, tmp_path
     assert {row["state"] for row in paying.ledger("pool")["rows"]} == {"available"}
     nothing = paying.ledger("account", "0x" + "42" * 20, "--prove", "--genesis", genesis)
     assert nothing["record"] is None
-    assert "by this oracle's word alone" in paying.ledger("account", paying.key, "--prove")["checked"][0]
+    assert "p2pnode trust" in paying.ledger("account", paying.key, "--prove")["checked"][0]
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_text(genesis.read_text(encoding="utf-8").replace('"levels"', '"lies"'), encoding="utf-8")
     assert "the proof does not hold" in paying.ledger(
         "account", paying.key, "--prove", "--genesis", elsewhere, fails=True
     )
+
+
+@pytest.mark.spec("TRUST-KEPT.1", "TRUST-SHOWN.1")
+def test_whom_a_chat_believed_is_kept_and_an_oracle_shows_it_to_others(paying: Paying, tmp_path: Path) -> None:
+    paying.chat("--key", str(paying.key), QUESTION)
+    (row,) = json.loads(run("trust", "list", "--json", env=paying.network.env).stdout)
+    network = hashlib.sha256((paying.folder / "genesis.json").read_bytes()).hexdigest()
+    assert (row["network"], row["epoch"], row["state"]) == (network, 2, "believed")
+    oracle = ["--state-dir", str(paying.folder / "oracle-2")]
+    shown = json.loads(run("trust", "show", "--json", *oracle, env=paying.network.env).stdout)
+    assert parse_trust(shown["string"]).epoch == 1, "the present one"
+    elsewhere = paying.network.env | {"P2PNODE_HOME": str(tmp_path / "home")}
+    assert run("trust", "add", shown["string"], env=elsewhere).returncode == 0
+    command = ["chat", "--router", paying.network.address, "--key", str(paying.key), "--level", "finalized", "--json"]
+    done = run(*command, QUESTION, env=elsewhere)
+    assert (done.returncode, json.loads(done.stdout)["level"]) == (0, "finalized"), done.stderr
+    (row,) = json.loads(run("trust", "list", "--json", env=elsewhere).stdout)
+    assert (row["network"], row["state"]) == (network, "believed")
 
 
 def test_a_withdrawal_is_taken_once_and_never_for_more_than_there_is(paying: Paying) -> None:

@@ -1,12 +1,16 @@
 """What passes between the client's machine and the program that uses it. Entropy comes in with the wishes."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from protocol.core.genesis import Genesis
 from protocol.core.ids import Digest, ModelDigest, NetworkId, NodeId, SessionId
 from protocol.core.machine import NO_KEY, Key
 from protocol.light.levels import Checkpoint, Final, Level
+from protocol.light.trust_book import KeptTrust
+from protocol.messages.evidence import ConflictingValues
 from protocol.messages.greeting import RouterHello
+from protocol.messages.receipts import Receipt
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
     Assignment,
@@ -18,6 +22,8 @@ from protocol.session.auction import VerifiedAuction
 
 Handle = int
 """Chosen by the program: names one wish and everything delivered for it."""
+NOBODY: Handle = 0
+"""Of what no wish asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,62 @@ class HeaderAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchRouters:
+    """Ask each of these routers, again and again, how far it is; their network is that of the greeted router ``at``.
+    Delivered: RouterSeen, as often as one answers or fails to; ChainWanted."""
+
+    handle: Handle
+    at: NodeId
+    routers: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSeen:
+    """The program's own look at the chain: the newest header that the contract has accepted."""
+
+    epoch: int
+    height: int
+
+
+class RouterState(StrEnum):
+    """What a client thinks of a router that it watches."""
+
+    UNKNOWN = "unknown"
+    """It has not answered yet."""
+    ALIVE = "alive"
+    BEHIND = "behind"
+    """Its newest header is one that others have left behind."""
+    STALE = "stale"
+    """Neither it nor another router has shown a later header for long: the committee stands still, or they hide it."""
+    WITHHOLDING = "withholding"
+    """It did not tell what others knew of an answer."""
+    SILENT = "silent"
+    LYING = "lying"
+    """It showed what does not hold, and is asked nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSeen:
+    """What a router has shown of itself."""
+
+    router: NodeId
+    state: RouterState
+    epoch: int
+    """Of the last header that it showed, as is ``height``; 0 before."""
+    height: int
+    answer_ms: int | None
+    """How long its last answer took."""
+    note: str
+    """Why it is thought of like this, in words; empty where it is only alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainWanted:
+    """No router shows a final header for an answer that is overdue: whoever can ask the chain which header the contract
+    accepted last, does, and tells the machine by CheckpointSeen."""
+
+
+@dataclass(frozen=True, slots=True)
 class RouterReady:
     """The router answered: its network and the models it knows miners for."""
 
@@ -100,6 +162,16 @@ class RouterReady:
     genesis: Genesis
     oracles: int = 0
     """In the present committee; 0 where there is none."""
+    untrusted: str = ""
+    """Why nothing that this network's committee signs is believed here; empty where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustMoved:
+    """More is known of a network's committees than before: what to begin with next time."""
+
+    network: NetworkId
+    kept: KeptTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +256,13 @@ class TaskTranscript:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskReceipt:
+    """All that is needed to verify an answer: just before the TaskOver of a signed end, and again as it rises."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class TaskOver:
     """The one terminal event of a task: a signed end, or a code that says why there is none."""
 
@@ -216,6 +295,10 @@ class TaskLevel:
     """Oracles that signed two values for it."""
     settled: Checkpoint | None = None
     """What settled it."""
+    overdue: bool = False
+    """Whether it should have been final by now, and is not: other routers are asked for it."""
+    convicting: tuple[ConflictingValues, ...] = ()
+    """What convicts these oracles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +331,13 @@ Item = (
     | TaskHead
     | TaskText
     | TaskTranscript
+    | TaskReceipt
     | TaskOver
     | TaskLevel
     | CheckpointClaimed
+    | RouterSeen
+    | TrustMoved
+    | ChainWanted
 )
 
 

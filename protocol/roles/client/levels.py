@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import ZERO_DIGEST, Digest, Generation, NodeId
+from protocol.core.params import Params
 from protocol.core.signing import typed_digest
 from protocol.light.headers import place
-from protocol.light.levels import CheckedBatch, LaneLevels, Result, check_batch
+from protocol.light.levels import CheckedBatch, LaneLevels, Level, Result, check_batch
 from protocol.light.news import check_session
 from protocol.messages.results import CommittedNews, ObservedNews, OutcomeNews, SessionNews, SettledNews
 from protocol.results.commitment import chain_heads, result_root
+from protocol.roles.client import papers
 from protocol.roles.client.events import CheckpointClaimed, Deliver, SessionReserved, TaskLevel
 from protocol.roles.client.state import Checked, Held, Session, Settling, Task
 from protocol.session.transcript import close_chain
@@ -20,7 +22,18 @@ from protocol.session.transcript import close_chain
 SETTLING_MAX = 256
 """Answers of a session that may still rise; beyond it the oldest is let go."""
 
+NO_HEADER = "no header known when it was asked"
+"""Against an answer of an order that names no epoch, so that nobody observes it."""
+FINAL_WITHIN_MS = 3_000
+"""After its signed end an answer in one lane is final by then, even with a dead leader on the way; with more lanes the
+windows of commits and openings are added."""
+
 News = CommittedNews | ObservedNews | OutcomeNews | SettledNews
+
+
+def final_within_ms(params: Params, lanes: int) -> int:
+    """How long after its signed end an answer is overdue. Spec: [LIGHT-OMISSION.1]"""
+    return FINAL_WITHIN_MS + (params.commit_window_ms + params.reveal_window_ms if lanes > 1 else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +45,19 @@ class Levels:
     def ended(self, task: Task, now_ms: int) -> list[object]:
         """The signed end of an answer was verified: it may rise from here on."""
         session, chain = task.session, task.session.router.followed
-        if not (task.heads and session.network_named and chain.trust.members and task.order.home_epoch):
+        if chain.trust.members and session.network_named and not task.order.home_epoch:
+            return [Deliver(task.handle, TaskLevel(Level.STREAMED, (), 0, 0, 0, None, NO_HEADER, 0))]
+        if not (task.heads and session.network_named and chain.trust.believes(task.order.home_epoch)):
             return []
         lane = LaneLevels(session.domain, chain.trust, self._result(task))
         settling = session.settling[task.order.task] = Settling(task.handle, now_ms, lane)
         if len(session.settling) > SETTLING_MAX:
             session.settling.popitem(last=False)
+        within_ms = final_within_ms(session.router.known.params, session.opening.lanes)
+        self.held.deadlines.set(("final", task.handle), now_ms + within_ms)
+        papers.settles(session, settling, task)
         moved = [self._take(settling, checked) for checked in session.early]
-        told = [self._told(settling, now_ms)] if any(moved) else []
+        told = self.told(session, settling, now_ms) if any(moved) else []
         return [*told, *self._claimed(settling)]
 
     @staticmethod
@@ -72,14 +90,17 @@ class Levels:
         effects: list[object] = []
         for task in sorted(tasks & session.settling.keys()):
             settling = session.settling[task]
-            effects += [self._told(settling, now_ms)] if self._take(settling, checked) else []
+            effects += self.told(session, settling, now_ms) if self._take(settling, checked) else []
             effects += self._claimed(settling)
         return effects
 
     def accepted(self, digest: Digest, now_ms: int) -> list[object]:
         """The program saw on the chain that the contract accepted a header. Spec: [LEVEL-SETTLED.1]"""
-        answers = (settling for session in self.held.sessions.values() for settling in session.settling.values())
-        return [self._told(settling, now_ms) for settling in answers if settling.lane.accepted(digest)]
+        effects: list[object] = []
+        for session in self.held.sessions.values():
+            for settling in session.settling.values():
+                effects += self.told(session, settling, now_ms) if settling.lane.accepted(digest) else []
+        return effects
 
     @staticmethod
     def _claimed(settling: Settling) -> list[object]:
@@ -126,8 +147,10 @@ class Levels:
             return False
 
     @staticmethod
-    def _told(settling: Settling, now_ms: int) -> Deliver:
-        lane = settling.lane
+    def told(session: Session, settling: Settling, now_ms: int) -> list[object]:
+        """What is known of an answer now."""
+        lane, overdue = settling.lane, settling.overdue > 0 and settling.lane.final is None
         after_ms = now_ms - settling.ended_ms
         known = (lane.agreeing, lane.members, lane.final, lane.against, len(lane.evidence), lane.settled)
-        return Deliver(settling.handle, TaskLevel(lane.level, tuple(lane.proved), after_ms, *known))
+        level = TaskLevel(lane.level, tuple(lane.proved), after_ms, *known, overdue, lane.convicting())
+        return [*papers.rises(session, settling), Deliver(settling.handle, level)]

@@ -5,9 +5,11 @@ bids, every frame against the chain that its own order began, and text is delive
 that covers it. Whatever routers do or do not do, every wish ends in exactly one terminal item.
 """
 
+from collections.abc import Mapping
+
 from protocol.core.errors import ParameterError, RemoteProtocolError, TranscriptError
 from protocol.core.genesis import Genesis, parse_genesis
-from protocol.core.ids import ZERO_DIGEST, Digest, NodeId, SessionId
+from protocol.core.ids import Digest, NetworkId, NodeId, SessionId
 from protocol.core.machine import (
     ChannelClosed,
     Close,
@@ -16,10 +18,10 @@ from protocol.core.machine import (
     Received,
     Send,
 )
-from protocol.core.signing import Sign, typed_digest, verify
-from protocol.messages.committee import header_digest
+from protocol.core.signing import Sign, typed_digest
+from protocol.light.trust_book import KeptTrust
 from protocol.messages.greeting import ClientHello, RouterHello
-from protocol.messages.handover import HandOvers
+from protocol.messages.handover import HandOvers, HandOversFound
 from protocol.messages.results import (
     CommittedNews,
     LedgerNews,
@@ -30,21 +32,17 @@ from protocol.messages.results import (
     SettledNews,
 )
 from protocol.messages.sessions import (
-    ROUTERS_MAX,
-    Assignment,
-    OpenSession,
     SessionEnded,
-    SessionOpen,
     SessionReady,
     SessionResumed,
-    session_id,
 )
 from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
-from protocol.roles.client.chain import Chain
+from protocol.roles.client.chain import Chain, Trusted
 from protocol.roles.client.direct import DirectStreams
 from protocol.roles.client.events import (
     AskTask,
     CancelAsk,
+    CheckpointSeen,
     CloseAsked,
     ConnectRouter,
     Deliver,
@@ -53,32 +51,43 @@ from protocol.roles.client.events import (
     OpenAsked,
     RouterGone,
     RouterReady,
-    SessionAssigned,
     SessionOver,
+    WatchRouters,
 )
 from protocol.roles.client.levels import Levels, News
-from protocol.roles.client.orders import U32_MAX, WEI_MAX
+from protocol.roles.client.omission import Omission
+from protocol.roles.client.opening import Opening
 from protocol.roles.client.seeking import Seeking
 from protocol.roles.client.state import Greeting, Held, Router, Session
-from protocol.roles.client.tasks import GRACE_MS, Tasks
-from protocol.session.auction import verify_bid_set
+from protocol.roles.client.tasks import Tasks
+from protocol.roles.client.watching import Watching
 from protocol.session.lifecycle import TERMINAL_CODES, SessionFact, TaskFact
 
 HELLO_TIMEOUT_MS = 10_000
 
 
 class ClientMachine:
-    """See the module. ``handle`` takes the common events and the wishes of ``client.events``."""
+    """See the module. ``handle`` takes the common events and the wishes of ``client.events``.
+
+    Args:
+        kept: What earlier runs knew of networks' committees.
+        live: Whether it runs beside a node that follows the committee all the time, so that none is too old.
+    """
 
     protocols = ()
     topics = ()
 
-    def __init__(self, client: NodeId, sign: Sign) -> None:
-        self._held = Held(client, sign)
+    def __init__(
+        self, client: NodeId, sign: Sign, kept: Mapping[NetworkId, KeptTrust] | None = None, *, live: bool = False
+    ) -> None:
+        self._held = Held(client, sign, trusted=Trusted(kept, live=live))
         self._levels = Levels(self._held)
         self._tasks = Tasks(self._held, self._levels)
         self._direct = DirectStreams(self._held, self._tasks)
         self._seeking = Seeking(self._held, self._tasks, self._end)
+        self._opening = Opening(self._held, self._tasks, self._direct, self._seeking)
+        self._watching = Watching(self._held)
+        self._omission = Omission(self._held, self._levels, self._watching)
 
     def next_deadline(self) -> int | None:
         """The earliest of greetings, sessions and tasks."""
@@ -86,11 +95,16 @@ class ClientMachine:
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever routers and miners sent."""
+        self._held.trusted.at(now_ms)
+        effects = self._handle(event, now_ms)
+        return [*effects, *self._held.trusted.news()]
+
+    def _handle(self, event: object, now_ms: int) -> list[object]:
         match event:
             case ConnectRouter():
                 return self._connect(event, now_ms)
             case OpenAsked():
-                return self._open(event, now_ms)
+                return self._opening.open(event, now_ms)
             case AskTask():
                 return self._tasks.ask(event, now_ms)
             case CancelAsk():
@@ -100,6 +114,14 @@ class ClientMachine:
                 return self._close(session, "session_closed", "closed") if session else []
             case HeaderAccepted():
                 return self._levels.accepted(event.digest, now_ms)
+            case WatchRouters():
+                return self._watch(event, now_ms)
+            case CheckpointSeen():
+                return self._watching.checkpoint((event.epoch, event.height), now_ms)
+            case Received() if self._watching.owns(event.channel):
+                return self._omission.received(event.channel, event.message, now_ms)
+            case ChannelClosed() if self._watching.owns(event.channel):
+                return self._watching.closed(event.channel, event.reason, now_ms)
             case Received() if event.channel in self._held.direct:
                 return self._direct.received(event.channel, event.message, now_ms)
             case Received():
@@ -132,7 +154,10 @@ class ClientMachine:
         if router.expected_network is not None and genesis.network_id() != router.expected_network:
             served, expected = genesis.network_id().hex()[:16], router.expected_network.hex()[:16]
             return self._refuse_router(router, f"it serves network {served}, the address names {expected}", now_ms)
-        chain = self._chain_of(genesis)
+        try:
+            chain = self._chain_of(genesis)
+        except RemoteProtocolError as error:
+            return self._refuse_router(router, f"what is known of its network contradicts it: {error}", now_ms)
         try:
             asks = chain.greeted(router.channel, hello.certified)
         except RemoteProtocolError as error:
@@ -149,7 +174,8 @@ class ClientMachine:
         effects: list[object] = []
         if router.handle > 0:
             oracles = len(greeting.chain.trust.members_of(greeting.chain.epoch) or greeting.chain.trust.members)
-            effects.append(Deliver(router.handle, RouterReady(greeting.hello, greeting.genesis, oracles)))
+            ready = RouterReady(greeting.hello, greeting.genesis, oracles, greeting.chain.untrusted)
+            effects.append(Deliver(router.handle, ready))
         waiting, router.awaited_by = router.awaited_by, {}
         for handle in waiting:
             session = self._held.sessions.get(handle)
@@ -157,18 +183,28 @@ class ClientMachine:
                 effects += self._seeking.reopen(session, router, now_ms)
         return effects + self._leave_unneeded()
 
+    def _watch(self, event: WatchRouters, now_ms: int) -> list[object]:
+        router = self._held.routers.get(event.at)
+        if router is None or router.genesis is None:
+            return []
+        return self._watching.watch(event, router.genesis, router.followed, now_ms)
+
     def _chain_of(self, genesis: Genesis) -> Chain:
         """What is known of a network already, by whichever router."""
-        network = genesis.network_id()
+        network, watched = genesis.network_id(), self._watching.chain_of(genesis)
+        if watched is not None:
+            return watched
         sessions = (session.router for session in self._held.sessions.values())
         for router in (*self._held.by_channel.values(), *sessions):
             if router.greeting is not None and router.greeting.genesis.network_id() == network:
                 return router.greeting.chain
             if router.chain is not None and router.known.network_id() == network:
                 return router.chain
-        return Chain(genesis)
+        return Chain(genesis, self._held.trusted)
 
-    def _told_of_committee(self, router: Router, message: LedgerNews | HandOvers, now_ms: int) -> list[object]:
+    def _told_of_committee(
+        self, router: Router, message: LedgerNews | HandOvers | HandOversFound, now_ms: int
+    ) -> list[object]:
         """A router shows a header, or whom epochs were handed over to. Raises RemoteProtocolError."""
         greeting = router.greeting
         chain = router.chain if greeting is None else greeting.chain
@@ -183,7 +219,7 @@ class ClientMachine:
 
     def _refuse_router(self, router: Router, why: str, now_ms: int) -> list[object]:
         gone = self._router_gone(router, "bad_request", f"the router is refused: {why}", now_ms)
-        return [Close(router.channel), *gone]
+        return [*self._watching.lied(router.node, why), Close(router.channel), *gone]
 
     def _router_lost(self, router: Router, detail: str, now_ms: int) -> list[object]:
         """The stream is gone: sessions look for a router again. Spec: [ROUTER-TERM.1]"""
@@ -216,76 +252,6 @@ class ClientMachine:
         return effects
 
     # Sessions
-
-    def _open(self, event: OpenAsked, now_ms: int) -> list[object]:
-        router = self._held.routers.get(event.router)
-        if router is None or router.genesis is None:
-            return [Deliver(event.handle, SessionOver("router_lost", "not connected to the router", 0))]
-        params = router.genesis.params
-        others = [node for node in dict.fromkeys(event.others) if node != event.router]
-        opening = SessionOpen(
-            client=self._held.client,
-            routers=(event.router, *others)[:ROUTERS_MAX],
-            model=event.model,
-            lanes=max(1, min(event.lanes, params.lanes_max)),
-            price_cap_wei=min(event.price_cap_wei, WEI_MAX),
-            cap_wei=min(event.cap_wei, WEI_MAX),
-            tasks_max=min(event.tasks_max, params.tasks_per_session_max),
-            expires_ms=now_ms + min(event.lifetime_ms, params.session_lifetime_ms_max),
-            audits=event.audits,
-            nonce=event.nonce,
-            header=self._newest(router),
-        )
-        id_ = session_id(router.genesis.domain(), opening)
-        named = router.expected_network is not None
-        session = Session(event.handle, id_, opening, router, event.tokens, event.timeout_ms, event.direct, named)
-        session.life.take(SessionFact.OPENED)
-        session.life.take(SessionFact.ANNOUNCED)
-        self._held.sessions[event.handle] = router.sessions[id_] = session
-        self._held.deadlines.set(("session", event.handle), now_ms + event.timeout_ms + GRACE_MS)
-        timeout_ms, tokens = min(event.timeout_ms, U32_MAX), min(event.tokens, U32_MAX)
-        return [Send(router.channel, OpenSession(opening, self._held.sign(id_), timeout_ms, tokens))]
-
-    @staticmethod
-    def _newest(router: Router) -> Digest:
-        """The final header that a session names; zero where none is known."""
-        header = router.followed.header
-        return ZERO_DIGEST if header is None else header_digest(router.known.domain(), header)
-
-    def _assigned(self, session: Session, ready: SessionReady, now_ms: int) -> list[object]:
-        assignment, before = ready.assignment, session.assignment
-        domain, params = session.domain, session.router.known.params
-        if assignment.router != session.router.node:
-            raise RemoteProtocolError("the assignment is another router's")
-        verify(typed_digest(domain, assignment), ready.signature, session.router.node, "the assignment")
-        auction = verify_bid_set(domain, params, session.opening, ready.bid_set, assignment, before)
-        session.prices_wei.update(auction.prices_wei)
-        effects: list[object] = []
-        moved = before is None or assignment.generations[0] != before.generations[0]
-        if before is None:
-            session.life.take(SessionFact.CLOSED)
-        else:
-            self._check_number(session, assignment, before)
-            session.life.take(SessionFact.LOST)
-        session.life.take(SessionFact.ASSIGNED)
-        session.assignment = assignment
-        self._held.deadlines.clear(("session", session.handle))
-        item = SessionAssigned(session.id, assignment, auction, session.opening, self._held.sign(session.id), ready)
-        effects.append(Deliver(session.handle, item))
-        if moved:
-            effects += self._direct.attach(session, ready)
-        if moved and before is not None:
-            effects += self._tasks.go_on(session, assignment, now_ms)
-        if session.seek is not None:
-            effects += self._seeking.assigned(session, now_ms) + self._leave_unneeded()
-        return effects
-
-    @staticmethod
-    def _check_number(session: Session, assignment: Assignment, before: Assignment) -> None:
-        """Spec: [ASSIGN-NUMBER.1] [ROUTER-TERM.1]"""
-        after = session.term.term.after if session.term is not None else 0
-        if assignment.number <= max(before.number, after):
-            raise RemoteProtocolError("the number of a session's assignments only rises")
 
     def _close(self, session: Session, code: str, detail: str) -> list[object]:
         signature = None
@@ -337,7 +303,7 @@ class ClientMachine:
                     return self._about_session(router, message, now_ms)
                 case LaneEnded() | SegmentStart() | FrameMessage() | TaskFailed():
                     return self._about_task(router, message, now_ms)
-                case LedgerNews() | HandOvers():
+                case LedgerNews() | HandOvers() | HandOversFound():
                     return self._told_of_committee(router, message, now_ms)
                 case CommittedNews() | ObservedNews() | OutcomeNews() | SettledNews() | SessionNews() if (
                     router.chain is not None
@@ -356,7 +322,8 @@ class ClientMachine:
         router.greeting = None
 
     def _broke_rule(self, router: Router, why: str, now_ms: int) -> list[object]:
-        return [Close(router.channel), *self._router_gone(router, "router_lost", why, now_ms, at_fault=True)]
+        lied = self._watching.lied(router.node, why)
+        return [*lied, Close(router.channel), *self._router_gone(router, "router_lost", why, now_ms, at_fault=True)]
 
     def _about_session(
         self, router: Router, message: SessionReady | SessionEnded | SessionResumed, now_ms: int
@@ -369,7 +336,7 @@ class ClientMachine:
             return found + self._leave_unneeded()
         session.received += 1
         if isinstance(message, SessionReady):
-            return self._assigned(session, message, now_ms)
+            return self._opening.assigned(session, message, now_ms) + self._leave_unneeded()
         if session.seek is not None:
             return self._seeking.refused(session, message, now_ms)
         return self._session_over(session, _known(message.code), message.detail, message.retry_after_ms)
@@ -388,7 +355,7 @@ class ClientMachine:
             return []
         if isinstance(message, SessionNews):
             return self._levels.reserved(session, message)
-        return self._levels.news(session, message, now_ms)
+        return self._omission.news(session, message, now_ms)
 
     def _about_task(
         self, router: Router, message: LaneEnded | SegmentStart | FrameMessage | TaskFailed, now_ms: int
@@ -413,6 +380,8 @@ class ClientMachine:
                 return self._tasks.frame(task, message, router.channel, now_ms)
         except TranscriptError as error:
             over = self._tasks.over(task, TaskFact.FAILED, "transcript_broken", str(error), 0)
+            # It checks what it relays, so no miner is to blame.
+            over += self._watching.lied(router.node, str(error))
             return [*over, *self._close(session, "transcript_broken", str(error))]
         code = _known(message.code)
         return self._tasks.over(task, TaskFact.FAILED, code, message.detail, message.retry_after_ms)
@@ -424,6 +393,10 @@ class ClientMachine:
         return effects
 
     def _due(self, kind: str, handle: Handle, now_ms: int) -> list[object]:
+        if kind in ("round", "light"):
+            return self._watching.due(kind, handle, now_ms)
+        if kind == "final":
+            return self._omission.due(handle, now_ms)
         session, task = self._held.sessions.get(handle), self._held.tasks.get(handle)
         if kind == "router":
             router = next((r for r in self._held.by_channel.values() if r.handle == handle), None)

@@ -8,12 +8,14 @@ from protocol.core.genesis import Genesis
 from protocol.core.ids import Digest, NodeId, SessionId
 from protocol.core.machine import Channel, ChannelNumbers
 from protocol.core.signing import Domain, Sign
+from protocol.light.lane_papers import LanePapers, Lent
 from protocol.light.levels import CheckedBatch, LaneLevels
 from protocol.messages.greeting import RouterHello
+from protocol.messages.receipts import Receipt
 from protocol.messages.results import CommittedNews, OutcomeNews, SettledNews
 from protocol.messages.sessions import Assignment, SessionOpen, SignedTerm
 from protocol.messages.tasks import AckMessage, Continuation, Prompt, SegmentHead, TaskOrder
-from protocol.roles.client.chain import Chain
+from protocol.roles.client.chain import Chain, Trusted
 from protocol.roles.client.events import Handle
 from protocol.session.lifecycle import (
     Lifecycle,
@@ -46,6 +48,10 @@ class Settling:
     lane: LaneLevels
     asked: set[Digest] = field(default_factory=set)
     """Headers of which an oracle says that the contract accepted them, and that the program was told to look for."""
+    overdue: int = 0
+    """How often other routers were asked for it, since it should have been final."""
+    receipt: Receipt | None = None
+    """As it was when the answer ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,8 @@ class Session:
     """Whether the program named the network. If not, its committee is the first router's word, and proves nothing."""
     life: Lifecycle[SessionState, SessionFact] = field(default_factory=session_lifecycle)
     assignment: Assignment | None = None
+    lent: "OrderedDict[bytes, Lent]" = field(default_factory=OrderedDict)
+    """By generation: the assignments that named the latest leases of lane 0."""
     prices_wei: dict[NodeId, int] = field(default_factory=dict)
     """Of a token, as miners bid it in this session's rounds."""
     term: SignedTerm | None = None
@@ -189,6 +197,9 @@ class Task:
     """The longest time between two of them."""
     transcript: bool = False
     """Whether the program wants it."""
+    papers: LanePapers = field(default_factory=LanePapers)
+    receipt: Receipt | None = None
+    """Once it has ended, if all of it was here."""
 
     def segments(self) -> list[SegmentHead]:
         """The heads that the answer is made of: one that brought no token leaves no trace, unless it is the last."""
@@ -216,3 +227,4 @@ class Held:
     sessions: dict[Handle, Session] = field(default_factory=dict)
     tasks: dict[Handle, Task] = field(default_factory=dict)
     deadlines: Deadlines[tuple[str, Handle]] = field(default_factory=Deadlines)
+    trusted: Trusted = field(default_factory=Trusted)

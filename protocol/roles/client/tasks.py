@@ -17,6 +17,7 @@ from protocol.messages.tasks import (
     SubmitTask,
     TaskOrder,
 )
+from protocol.roles.client import papers
 from protocol.roles.client.events import (
     AskTask,
     Deliver,
@@ -137,7 +138,8 @@ class Tasks:
         head, verifier = task.verifier.head, task.verifier
         if head is None or verifier.index <= head.start_index:
             return
-        task.last_acks[head.generation] = make_ack(task.session.domain, self.held.sign, verifier)
+        ack = make_ack(task.session.domain, self.held.sign, verifier)
+        task.last_acks[head.generation] = papers.acked(task, ack)
         if len(task.last_acks) > SEGMENTS_CLAIMED_MAX:
             task.last_acks.popitem(last=False)
 
@@ -197,6 +199,7 @@ class Tasks:
             # Sent again by another way.
             return []
         task.heads.append(message.head)
+        papers.begun(task, message.head)
         return [Deliver(task.handle, TaskHead(message.head))]
 
     def frame(self, task: Task, message: FrameMessage, channel: Channel, now_ms: int) -> list[object]:
@@ -204,6 +207,7 @@ class Tasks:
         if message.end is not None and message.end.reason is EndReason.CANCELLED and not task.cancelled:
             raise TranscriptError("end.reason", "an order that nobody cancelled ends as cancelled")
         task.verifier.take(message)
+        papers.took(task, message)
         task.frames += 1
         task.ids += message.ids
         task.texts += message.texts
@@ -220,12 +224,14 @@ class Tasks:
                 self._paced(task, now_ms)
             return effects
         fact = TaskFact.CANCELLED_END if message.end.reason is EndReason.CANCELLED else TaskFact.END
+        task.receipt = papers.receipt(self.held, task)
         return effects + self.over(task, fact, "", "", 0) + self.levels.ended(task, now_ms)
 
     def ack(self, task: Task, channel: Channel) -> list[object]:
         """Acknowledge all that was verified, where it came from. Spec: [ACK-SIGNED.1]"""
         task.acked = task.verifier.index
-        return [Send(channel, make_ack(task.session.domain, self.held.sign, task.verifier))]
+        ack = make_ack(task.session.domain, self.held.sign, task.verifier)
+        return [Send(channel, papers.acked(task, ack))]
 
     def ack_again(self, task: Task) -> list[object]:
         """Acks may have been lost with a stream, and with them the miner's credit."""
@@ -283,7 +289,7 @@ class Tasks:
             # Whoever is to blame, what was shown is not the whole answer.
             detail = f"{detail} ({_cut(task.verifier)})"
         over = TaskOver(end, code, detail, retry_after_ms, task.verifier.index, task.frames)
-        return [*self._transcript(task), Deliver(task.handle, over)]
+        return [*self._transcript(task), *papers.ended(task), Deliver(task.handle, over)]
 
     @staticmethod
     def _transcript(task: Task) -> list[object]:
