@@ -22,7 +22,8 @@ from protocol.core.errors import P2PNodeError
 SOCKET = "control.sock"
 """The socket's name in a node's folder."""
 
-QUESTION_BYTES_MAX = 4096
+QUESTION_BYTES_MAX = 1 << 17
+"""Evidence in hexadecimal digits is the longest that is asked."""
 ANSWER_BYTES_MAX = 4 << 20
 CALLERS_MAX = 16
 TIMEOUT_S = 5.0

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from chain.api import Chain
+from p2pnode.accusing import EVIDENCE, Accusing
 from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.checkpoint_book import QUESTION as CHECKPOINT
 from p2pnode.checkpoint_book import CheckpointBook
@@ -23,13 +24,17 @@ from p2pnode.engine.supervisor import open_engine
 from p2pnode.generation import Generations
 from p2pnode.hand_over_answers import QUESTION as HAND_OVERS
 from p2pnode.hand_over_answers import shown_hand_overs
-from p2pnode.identity import SCRYPT_N_TESTNET, NodeKey, create_key, read_keystore
+from p2pnode.handed_in import QUESTION as HAND_IN
+from p2pnode.handed_in import handed_in
+from p2pnode.identity import NodeKey
 from p2pnode.inbox_role import InboxRole
 from p2pnode.ledger_answers import QUESTION as LEDGER
+from p2pnode.light_node import known_to, known_to_oracle, known_to_router, light_server
 from p2pnode.models.store import ModelStore, StoredModel
+from p2pnode.node_key import load_key
 from p2pnode.oracle import INCLUDE, Oracle, make_machine
 from p2pnode.oracle_records import OracleRecords
-from p2pnode.records import load_kept_bids, load_results, stored_numbers
+from p2pnode.records import load_kept_bids, load_numbers, load_results
 from p2pnode.settling import Settling, open_used_chain
 from p2pnode.signer_log import SignerLog, open_signer_log
 from p2pnode.store import NodeStore, open_store
@@ -38,13 +43,13 @@ from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
 from p2pnode.transport.loopback import Loopback
 from p2pnode.transport.seam import Transport
 from p2pnode.transport.unwrap import unwrapped
-from protocol.core.codec import decode
-from protocol.core.errors import DecodeError, P2PNodeError
+from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
-from protocol.core.ids import ModelDigest, SessionId
+from protocol.core.ids import ModelDigest
 from protocol.core.machine import Machine
 from protocol.core.params import Params
 from protocol.light.handovers import HandOverBook, HandOverStore
+from protocol.light.serving import Known
 from protocol.messages.adverts import ModelOffer, Role
 from protocol.messages.results import Submit
 from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
@@ -52,13 +57,10 @@ from protocol.roles.miner.answering import AnswerMachine, AnswerSettings
 from protocol.roles.miner.transcripts import KeepTranscript
 from protocol.roles.oracle import OracleMachine
 from protocol.roles.peer import PeerMachine, PeerSettings
-from protocol.roles.router import ASSIGNMENT_RECORDS, HandIn, RouterMachine, RouterSettings
+from protocol.roles.router import HandIn, RouterMachine, RouterSettings
 from protocol.roles.tester import TesterMachine, TesterSettings
 from protocol.roles.tester.calling import CallBook
 from protocol.session.adverts import AdvertBook
-
-HAND_IN = "hand-in:"
-"""The question that hands in what was signed for the ledger: this, and a Submit in hexadecimal digits."""
 
 ROLES: tuple[Role, ...] = ("router", "miner", "oracle")
 
@@ -94,6 +96,7 @@ class Node:
     inbox: InboxRole | None = None
     hand_in: Callable[[Submit], None] | None = None
     """Hands the committee what somebody signed for the ledger."""
+    accusing: Accusing | None = None
 
     @property
     def addresses(self) -> tuple[RouterAddress, ...]:
@@ -110,7 +113,9 @@ class Node:
         if what == "genesis":
             return {"genesis": self.genesis.to_json(), "urls": list(self.config.chain.urls)}
         if what.startswith(HAND_IN):
-            return self._handed_in(what.removeprefix(HAND_IN))
+            return handed_in(self.hand_in if self.genesis.committee else None, what)
+        if what.startswith(EVIDENCE) and self.accusing is not None:
+            return self.accusing.answer(what)
         if what.startswith(HAND_OVERS):
             return shown_hand_overs(self.hand_overs, what)
         if what in ("committee", "blocks", "pool") or what.startswith((INCLUDE, LEDGER, CHECKPOINT)):
@@ -120,19 +125,6 @@ class Node:
             code="control/unknown",
             hint="ask for status, peers, committee, blocks, pool or ledger",
         )
-
-    def _handed_in(self, digits: str) -> Mapping[str, Any]:
-        if self.hand_in is None or not self.genesis.committee:
-            hint = "ask a router or an oracle of a network with a committee"
-            raise P2PNodeError("this node has no way to the ledger", code="control/no-ledger", hint=hint)
-        try:
-            submit = decode(bytes.fromhex(digits))
-        except (ValueError, DecodeError) as error:
-            raise P2PNodeError(f"this is nothing for the ledger: {error}", code="control/malformed") from error
-        if not isinstance(submit, Submit):
-            raise P2PNodeError("this is nothing for the ledger", code="control/malformed")
-        self.hand_in(submit)
-        return {"handed_in": True}
 
     def _oracle_answer(self, what: str) -> Mapping[str, Any]:
         if self.oracle is None:
@@ -232,20 +224,25 @@ async def open_node(
             clock, hand_overs = open_clock(), HandOverBook(genesis, store.load)
             chain = await open_used_chain(config, genesis, key)
             parts = _Parts(
-                config, genesis, hand_overs, chain, key, transport, store, log, clock, stack, nursery, served, engine
+                config,
+                genesis,
+                hand_overs,
+                chain,
+                key,
+                transport,
+                store,
+                log,
+                clock,
+                stack,
+                nursery,
+                served,
+                engine,
+                known_to(genesis, hand_overs),
             )
             node = await parts.start_roles()
             await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
             yield node
             progress("stopping")
-
-
-async def load_key(config: NodeConfig) -> NodeKey:
-    """The node key, made with its signer log at the first start. Raises KeystoreError, SignerLogError."""
-    path, password = config.keys.keystore, config.password()
-    if not path.exists():
-        return await trio.to_thread.run_sync(lambda: create_key(path, password, scrypt_n=SCRYPT_N_TESTNET))
-    return await trio.to_thread.run_sync(read_keystore, path, password)
 
 
 async def _open_engine(config: NodeConfig, genesis: Genesis, open_: OpenEngine, stack: AsyncExitStack) -> "_Served":
@@ -325,6 +322,8 @@ class _Parts:
     nursery: trio.Nursery
     served: _Served
     open_engine: OpenEngine
+    known: Known
+    """What light clients are told."""
 
     async def start_roles(self) -> Node:
         """Start each role's machine on a driver of its own; they share the transport and the advert book."""
@@ -341,16 +340,20 @@ class _Parts:
             node.hand_in = node.oracle.hand_in
         if self.config.router.inbox and self.chain is not None:
             node.inbox = self._start_inbox(self.chain, node.addresses[0])
+        node.accusing = Accusing(self.genesis, self.key, self.transport, self.clock, self.nursery, node.oracle)
+        await self._drive(light_server(self.known, self.hand_overs, self.config.node.roles))
         await self._start_peer(book)
         return node
 
     async def _start_router(self, book: AdvertBook) -> tuple[RouterMachine, Callable[[Submit], None]]:
-        numbers = await _assignment_numbers(self.store, self.clock())
+        numbers = await load_numbers(self.store, self.clock())
         addresses = tuple(self.transport.addresses)
         followed = self.hand_overs if self.genesis.committee else None
-        settings = RouterSettings(self.key.node_id, addresses, self.genesis.to_json(), numbers, followed)
+        genesis, shelf = self.genesis.to_json(), self.known.shelf
+        settings = RouterSettings(self.key.node_id, addresses, genesis, numbers, followed, shelf)
         params = _local_params(self.config, self.genesis.params)
         machine = RouterMachine(settings, self.genesis.domain(), params, self.key.sign, book)
+        known_to_router(self.known, machine)
         driver = await self._drive(machine)
         return machine, lambda submit: driver.dispatch(HandIn(submit))
 
@@ -372,6 +375,7 @@ class _Parts:
             self.hand_overs,
             os.urandom(32),
             await load_results(self.store),
+            self.known.shelf,
             self.config.miner.owner,
             self.config.miner.tokens_per_second,
         )
@@ -392,6 +396,7 @@ class _Parts:
 
     async def _start_oracle(self, log: SignerLog, book: AdvertBook) -> Oracle:
         machine = await make_machine(self.key.node_id, self.key.sign, self.genesis, self.store, log, self.clock)
+        known_to_oracle(self.known, machine)
         kept = CheckpointBook(self.store, machine.results.recent.get)
         settling = Settling(self.chain, self.genesis, self.key, kept.keep)
         driver = await self._drive(machine, settling.performers, records=OracleRecords(self.store, log))
@@ -434,11 +439,3 @@ class _Parts:
             performers=performers,
         )
         return await self.stack.enter_async_context(driver)
-
-
-async def _assignment_numbers(store: NodeStore, now_ms: int) -> dict[SessionId, int]:
-    """What the router signed before a restart; records of expired sessions are dropped here."""
-    numbers, expired = stored_numbers(store.load(ASSIGNMENT_RECORDS), now_ms)
-    if expired:
-        await store.persist([(name, None) for name in expired])
-    return numbers

@@ -22,7 +22,9 @@ from protocol.core.signing import Sign
 from protocol.ledger import Ledger
 from protocol.light.handovers import HandOverStore
 from protocol.messages.results import Content, Submit
-from protocol.roles.oracle import Include, OracleMachine, OracleSettings
+from protocol.results.evidence import Evidence
+from protocol.roles.oracle import Accuse, Include, OracleMachine, OracleSettings
+from protocol.roles.oracle.news import fits_news
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,20 @@ class Oracle:
             entries=submit.entries,
         )
         self._dispatch(Include(pack(content)))
+
+    def accuse(self, convicted: NodeId, evidence: Evidence) -> dict[str, Any]:
+        """Tell everybody of evidence that convicts a node, and report it to the contract in this node's turns."""
+        machine = self._machine
+        known = machine.news.evidence
+        self._dispatch(Accuse(evidence))
+        record = machine.simplex.tree.base.state.registered(convicted)
+        return {
+            "new": machine.news.evidence > known,
+            "gossiped": fits_news(evidence),
+            "registered": record is not None,
+            "jailed": record is not None and record.jailed,
+            "reports": self._chain is not None,
+        }
 
     def include(self, digits: str) -> dict[str, Any]:
         """Hand an item in. Raises P2PNodeError if it is none."""

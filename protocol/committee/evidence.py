@@ -8,11 +8,14 @@ its reader a few comparisons.
 
 from protocol.core.errors import EvidenceError, SignatureError
 from protocol.core.ids import Digest, NodeId
-from protocol.core.signing import Domain, keccak, recover, typed_digest
+from protocol.core.signing import Domain, recover, typed_digest
 from protocol.messages.committee import NO_HEADER, Statement, StatementKind, statement_digest
 from protocol.messages.evidence import ConflictingBatches, ConflictingFrames, ConflictingStatements
 
 Evidence = ConflictingStatements | ConflictingBatches | ConflictingFrames
+
+Half = tuple[Digest, bytes]
+"""What was signed, and the signature."""
 
 EXCLUSIVE = frozenset({StatementKind.NULLIFY, StatementKind.FINALIZE})
 """Of these two a member signs one in a slot. A vote goes with either, whatever header it names."""
@@ -33,7 +36,7 @@ def convict(domain: Domain, evidence: Evidence) -> NodeId:
         case ConflictingFrames():
             named = _check_frames(domain, evidence)
     signers = []
-    for digest, signature in zip(_digests(domain, evidence), _signatures(evidence), strict=True):
+    for digest, signature in signed_halves(domain, evidence):
         try:
             signers.append(recover(digest, signature))
         except SignatureError as error:
@@ -46,11 +49,10 @@ def convict(domain: Domain, evidence: Evidence) -> NodeId:
     return first
 
 
-def evidence_id(domain: Domain, convicted: NodeId, evidence: Evidence) -> Digest:
-    """The name of evidence that convicted a node: the same whichever half comes first, and whatever bytes the
-    signatures have. Spec: [EVIDENCE-ID.1]
-    """
-    return Digest(keccak(convicted + b"".join(sorted(_digests(domain, evidence)))))
+def signed_halves(domain: Domain, evidence: Evidence) -> tuple[Half, Half]:
+    """The two digests that one key is said to have signed, each with its signature."""
+    first, second = zip(_digests(domain, evidence), _signatures(evidence), strict=True)
+    return first, second
 
 
 def _check_statements(first: Statement, second: Statement) -> None:

@@ -11,6 +11,15 @@ from protocol.messages.committee import Batch, Certified, SignedBatch, Statement
 from protocol.messages.results import SignedCommit, SignedReveal
 from protocol.messages.tasks import EndRecord, Frame, SegmentHead
 
+EVIDENCE_FORMAT = 1
+EVIDENCE_FILE_BYTES_MAX = 8 << 20
+PIECES_MAX = 1_024
+"""Of one kind in a file."""
+VALUES_MAX = 64
+"""Pairs of batches with all that they hold: they are the large ones."""
+PIECE_BYTES_MAX = 36_864
+"""Of one piece: two batches with all that they can hold, and what goes with them."""
+
 
 class ConflictingStatements(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Two statements of one member that contradict each other."""
@@ -91,3 +100,17 @@ class CommitteeNews(Message, frozen=True):
     conflicting_commits: Annotated[tuple[ConflictingCommits, ...], Meta(max_length=2)] = ()
     false_reveals: Annotated[tuple[FalseReveal, ...], Meta(max_length=2)] = ()
     conflicting_values: Annotated[tuple[ConflictingValues, ...], Meta(max_length=1)] = ()
+
+
+class EvidenceFile(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What convicts nodes of one network, for whoever is shown it. Spec: [EVIDENCE-FILE.1]"""
+
+    format: U32
+    genesis: Annotated[str, Meta(max_length=65_536)]
+    """The genesis file; its hash is the network's id, in whose domain all of it is signed."""
+    statements: Annotated[tuple[ConflictingStatements, ...], Meta(max_length=PIECES_MAX)] = ()
+    batches: Annotated[tuple[ConflictingBatches, ...], Meta(max_length=PIECES_MAX)] = ()
+    frames: Annotated[tuple[ConflictingFrames, ...], Meta(max_length=PIECES_MAX)] = ()
+    commits: Annotated[tuple[ConflictingCommits, ...], Meta(max_length=PIECES_MAX)] = ()
+    reveals: Annotated[tuple[FalseReveal, ...], Meta(max_length=PIECES_MAX)] = ()
+    values: Annotated[tuple[ConflictingValues, ...], Meta(max_length=VALUES_MAX)] = ()

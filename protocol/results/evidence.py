@@ -20,6 +20,7 @@ from protocol.messages.evidence import ConflictingCommits, ConflictingValues, Fa
 from protocol.messages.results import Content, Observation
 from protocol.results.commitment import check_commit, check_reveal, commit_of
 
+Half = consensus.Half
 ResultEvidence = ConflictingCommits | FalseReveal | ConflictingValues
 Evidence = consensus.Evidence | ResultEvidence
 
@@ -45,18 +46,33 @@ def convict(domain: Domain, evidence: Evidence) -> NodeId:
     return consensus.convict(domain, evidence)
 
 
-def evidence_id(domain: Domain, convicted: NodeId, evidence: Evidence) -> Digest:
-    """The name of evidence that convicted a node. Spec: [EVIDENCE-ID.1]"""
+def signed_halves(domain: Domain, evidence: Evidence) -> tuple[Half, Half]:
+    """The two digests that one key is said to have signed, each with its signature."""
     match evidence:
         case ConflictingCommits(first=first, second=second):
-            digests = [typed_digest(domain, signed.commit) for signed in (first, second)]
+            return (
+                (typed_digest(domain, first.commit), first.signature),
+                (typed_digest(domain, second.commit), second.signature),
+            )
         case FalseReveal(commit=commit, reveal=reveal):
-            digests = [typed_digest(domain, commit.commit), typed_digest(domain, reveal.reveal)]
+            return (
+                (typed_digest(domain, commit.commit), commit.signature),
+                (typed_digest(domain, reveal.reveal), reveal.signature),
+            )
         case ConflictingValues(first=batch, second=other):
-            digests = [Digest(batch_digest(domain, signed.batch)) for signed in (batch, other)]
-        case _:
-            return consensus.evidence_id(domain, convicted, evidence)
-    return Digest(keccak(convicted + b"".join(sorted(digests))))
+            return (
+                (Digest(batch_digest(domain, batch.batch)), batch.signature),
+                (Digest(batch_digest(domain, other.batch)), other.signature),
+            )
+    return consensus.signed_halves(domain, evidence)
+
+
+def evidence_id(domain: Domain, convicted: NodeId, evidence: Evidence) -> Digest:
+    """The name of evidence that convicted a node: the same whichever half comes first, and whatever bytes the
+    signatures have. Spec: [EVIDENCE-ID.1]
+    """
+    digests = sorted(digest for digest, _ in signed_halves(domain, evidence))
+    return Digest(keccak(convicted + b"".join(digests)))
 
 
 def observations_of(signed: SignedBatch) -> tuple[Observation, ...]:

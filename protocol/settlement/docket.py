@@ -3,19 +3,10 @@
 from collections.abc import Mapping
 
 from protocol.committee.storage import Record
-from protocol.core.codec import pack, unpack
-from protocol.core.errors import DecodeError
 from protocol.core.ids import Digest, NodeId
 from protocol.core.signing import Domain
 from protocol.ledger.state import State
-from protocol.messages.evidence import (
-    ConflictingBatches,
-    ConflictingCommits,
-    ConflictingFrames,
-    ConflictingStatements,
-    ConflictingValues,
-    FalseReveal,
-)
+from protocol.results.convictions import pack_piece, unpack_piece
 from protocol.results.evidence import Evidence, convict, evidence_id
 from protocol.settlement.duty import ReportEvidence
 
@@ -25,15 +16,6 @@ PIECES_MAX = 256
 AT_ONCE_MAX = 8
 """Pieces that are reported at a time: the next ones follow as soon as these nodes are jailed."""
 
-_KINDS: tuple[type[Evidence], ...] = (
-    ConflictingStatements,
-    ConflictingBatches,
-    ConflictingFrames,
-    ConflictingCommits,
-    FalseReveal,
-    ConflictingValues,
-)
-"""By the first byte of a record."""
 _BYTES_MAX = 1 << 16
 
 
@@ -46,7 +28,7 @@ class Docket:
         self._pieces: dict[NodeId, tuple[Evidence, int]] = {}
         """And since when it is known here."""
         for data in stored.values():
-            evidence = _unpack(data)
+            evidence = unpack_piece(data, limit_bytes=_BYTES_MAX)
             self._pieces[convict(domain, evidence)] = (evidence, now_ms)
 
     def __len__(self) -> int:
@@ -59,7 +41,7 @@ class Docket:
         if not known or convicted in self._pieces or len(self._pieces) >= PIECES_MAX:
             return []
         self._pieces[convicted] = (evidence, now_ms)
-        return [(EVIDENCE + convicted, bytes([_KINDS.index(type(evidence))]) + pack(evidence))]
+        return [(EVIDENCE + convicted, pack_piece(evidence))]
 
     def settle(self, state: State) -> list[Record]:
         """Blocks are final: what is of no use any more is dropped."""
@@ -76,10 +58,3 @@ class Docket:
             if state.registered(node) is not None
         ]
         return found[:AT_ONCE_MAX]
-
-
-def _unpack(data: bytes) -> Evidence:
-    if not data or data[0] >= len(_KINDS):
-        raise DecodeError("no evidence of any kind")
-    evidence: Evidence = unpack(_KINDS[data[0]], data[1:], limit_bytes=_BYTES_MAX)
-    return evidence

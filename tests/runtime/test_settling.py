@@ -3,6 +3,7 @@
 One network for all: the committee certifies whatever the chain does, and the contract catches up.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,11 +15,19 @@ import trio
 from chain.localchain import open_local_chain
 from p2pnode.answer import Answer
 from p2pnode.client import connect
+from p2pnode.evidence_papers import write_evidence
+from p2pnode.identity import read_keystore
+from p2pnode.receipts import load_receipt, save_receipt
 from p2pnode.session import Session
-from p2pnode.testnet import TestnetPlan, client_key
+from p2pnode.testnet import Child, TestnetPlan, client_key
 from p2pnode.testnet_chain import STAKE, ChainPlan
+from p2pnode.testnet_folder import KEYSTORE
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
+from protocol.core.signing import typed_digest
+from protocol.messages.evidence import ConflictingCommits
+from protocol.messages.results import Commit, SignedCommit
+from protocol.results.convictions import make_file
 from tests.runtime.cli import assert_refused, p2pnode
 from tests.runtime.equivocating_oracle import tell
 from tests.runtime.local_chain import needs_anvil
@@ -121,6 +130,61 @@ def test_another_chain_is_refused_with_a_clear_error(on_chain: OnChain, tmp_path
         assert_refused(p2pnode(tmp_path, "run", "--role", "oracle", **env), "chain 1337")
         address = on_chain.net.address
         assert_refused(p2pnode(tmp_path, "chat", "--router", address, "--rpc", other.url, QUESTION), "chain 1337")
+
+
+@pytest.mark.spec("EVM-SETTLED.1", "CHAIN-PROOF.1", "RECEIPT-CHECKPOINT.1")
+async def test_what_is_settled_is_proved_to_whoever_has_no_chain(on_chain: OnChain, tmp_path: Path) -> None:
+    net, file, genesis = on_chain.net, tmp_path / "receipt", on_chain.net.plan.folder / "genesis.json"
+    async with session_of(on_chain) as session:
+        answer = await certified(session)
+        save_receipt(file, answer.receipt())
+    await holds(lambda: on_chain.height() >= place(answer), "a checkpoint holds the answer")
+    on_chain.mine(2 * SLOTS + 1)
+
+    def proved() -> bool:
+        asked = ("--router", net.address, *(word for url in net.rpc for word in ("--rpc", url)))
+        refreshed = p2pnode(tmp_path, "receipt", "refresh", file, *asked, "--json")
+        assert refreshed.status == 0, refreshed
+        settled = load_receipt(file).settled
+        return settled is not None and settled.evm is not None
+
+    await holds(proved, "a header anchors a block in which the contract has accepted the answer's")
+    offline = await trio.to_thread.run_sync(partial(p2pnode, tmp_path, "verify", file, "--genesis", genesis, "--json"))
+    assert offline.status == 0, offline
+    assert json.loads(offline.out)["level"] == "settled"
+
+
+def contradiction(genesis: Genesis, keystore: Path, file: Path) -> None:
+    """An evidence file: two commits to one lane, by the key of a node."""
+    key, domain = read_keystore(keystore, ""), genesis.domain()
+    commits = [Commit(b"\1" * 32, 1, 0, bytes(24), key.node_id, bytes([number]) * 32) for number in (2, 3)]
+    signed = [SignedCommit(commit, key.sign(typed_digest(domain, commit))) for commit in commits]
+    write_evidence(file, make_file(genesis, [ConflictingCommits(*signed)]))
+
+
+@pytest.mark.spec("EVIDENCE-HAND-IN.1")
+async def test_evidence_handed_to_a_running_node_is_gossiped_and_slashed_by_the_oracles_in_turn(
+    on_chain: OnChain, tmp_path: Path
+) -> None:
+    """What convicts the router, whose key anybody could have stolen, is handed to itself."""
+    (router,), oracle, file = on_chain.net.routers, on_chain.net.oracles[0], tmp_path / "evidence"
+    assert not on_chain.node(router).jailed
+    contradiction(on_chain.genesis, router.folder / KEYSTORE, file)
+
+    async def hand_in(to: Child) -> str:
+        command = partial(p2pnode, tmp_path, "evidence", "submit", file, "--state-dir", to.folder)
+        ended = await trio.to_thread.run_sync(command)
+        assert ended.status == 0, ended
+        return ended.out
+
+    assert "gossiped to the oracles" in await hand_in(router)
+    await holds(lambda: on_chain.node(router).jailed, "the registry has jailed it")
+    assert on_chain.node(router).stake == STAKE // 2
+    assert not any(on_chain.node(each).jailed for each in on_chain.net.oracles)
+    told = await hand_in(oracle)
+    assert "the oracle has it already" in told or "is jailed already" in told
+    async with session_of(on_chain) as session:
+        await certified(session)
 
 
 async def test_an_oracle_that_votes_twice_ends_slashed_on_the_contract_and_no_other(on_chain: OnChain) -> None:
