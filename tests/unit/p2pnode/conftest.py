@@ -16,3 +16,11 @@ def keystore(tmp_path: Path) -> Path:
     path.touch()
     create_signer_log(path, NODE)
     return path
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where commands keep what belongs to their user: not in the home of whoever runs the tests."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("P2PNODE_HOME", str(folder))
+    return folder

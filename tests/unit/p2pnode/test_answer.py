@@ -1,5 +1,7 @@
 """One answer as a program holds it: how it becomes certain after its end."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
@@ -110,3 +112,13 @@ async def test_waiting_ends_when_it_cannot_come_or_time_is_up(autojump_clock: tr
     assert not await closed.wait_for("finalized")
     with pytest.raises(ValueError, match="a level is one of streamed, committed, certified, finalized, settled"):
         await held.wait_for("proved")
+
+
+@pytest.mark.spec("LIGHT-OMISSION.1")
+def test_what_should_be_final_by_now_is_told_as_long_as_it_is_not() -> None:
+    held = answer()
+    told = []
+    for step in (replace(news(Level.COMMITTED, 3_000), overdue=True), news(Level.FINALIZED, 4_100, 4)):
+        held.rise(step)
+        told.append((held.unfinalized, "unfinalized" in level_line(held)))
+    assert told == [(True, True), (False, False)]

@@ -21,6 +21,11 @@ class Contract:
         self.down = False
         self.asked: list[Digest] = []
 
+    def latest_checkpoint(self) -> AcceptedHeader | None:
+        if self.down:
+            raise ChainUnreachable("no endpoint answers")
+        return AcceptedHeader(ONE, 2, 9, 0, 1) if ONE in self.has else None
+
     def accepted(self, digest: Digest) -> AcceptedHeader | None:
         self.asked.append(digest)
         if self.down:
@@ -84,6 +89,28 @@ async def test_an_outage_is_waited_out_and_told(contract: Contract, autojump_clo
         contract.down = False
         await trio.sleep(DELAY_S_MAX)
         assert (told, look.trouble) == ([ONE], "")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.spec("LIGHT-WATCH.2")
+async def test_the_newest_header_is_told_each_time_somebody_wants_to_know(
+    contract: Contract, autojump_clock: trio.testing.MockClock
+) -> None:
+    newest: list[AcceptedHeader] = []
+    look = ChainLook(reading(contract), lambda _digest: None, newest.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look.run)
+        look.look_for_newest()
+        await trio.sleep(1)
+        assert newest == [], "none was accepted"
+        contract.has = {ONE}
+        look.look_for_newest()
+        await trio.sleep(1)
+        contract.down = True
+        look.look_for_newest()
+        await trio.sleep(1)
+        assert [(each.epoch, each.height) for each in newest] == [(2, 9)]
+        assert look.trouble == "no endpoint answers"
         nursery.cancel_scope.cancel()
 
 

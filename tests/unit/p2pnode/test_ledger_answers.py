@@ -194,7 +194,11 @@ def test_a_record_is_proved_against_the_committee_that_is_named(
 
 
 def test_hand_overs_lead_from_the_genesis_to_the_committee_that_signed(
-    asked: Callable[[Ask], list[str]], genesis: Path, capsys: pytest.CaptureFixture[str]
+    asked: Callable[[Ask], list[str]],
+    genesis: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     new = [key(180 + number) for number in range(4)]
     header = make_header(3, 9, bytes(32), STATE.roots, EMPTY_BODY)
@@ -212,6 +216,9 @@ def test_hand_overs_lead_from_the_genesis_to_the_committee_that_signed(
     status, out, _ = proving(capsys, "account", address, "--prove", "--genesis", genesis)
     assert (status, questions[1:]) == (0, ["handovers:1"])
     assert "2 hand-overs lead to that of epoch 3" in out
+    status, out, _ = proving(capsys, "account", address, "--prove", "--genesis", genesis)
+    assert (status, questions[2:]) == (0, [questions[0]]), "they are known from then on"
+    monkeypatch.setenv("P2PNODE_HOME", str(tmp_path / "elsewhere"))
     store.keep(hand_over_of(2, new, signers=new[:3]))
     status, out, err = proving(capsys, "account", address, "--prove", "--genesis", genesis)
     assert (status, "does not hold" in err) == (1, True)

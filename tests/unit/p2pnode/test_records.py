@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.records import NoBids, load_bids, load_kept_bids, load_results, stored_bids, stored_results
+from p2pnode.records import load_kept_bids, load_results, stored_bids, stored_results
+from p2pnode.session_records import NoBids, load_bids
 from p2pnode.store import open_store
 from protocol.core.codec import pack
 from protocol.messages.envelope import Envelope

@@ -14,6 +14,7 @@ from protocol.messages.chain import Accepted, ChainEvent, ChainWord, Deposited, 
 from protocol.messages.results import Content
 from protocol.settlement.sightings import Seen
 from protocol.settlement.words import AnchorBlock, next_word
+from tests.evm_made import header_of
 from tests.unit.protocol.ledger_at_hand import CLIENT, GENESIS, ORACLES, OWNER, PARAMS, Books
 
 STRIDE = 4
@@ -45,9 +46,14 @@ def accepted(epoch: int, height: int) -> Accepted:
     return Accepted(epoch, height, keccak(b"%d/%d" % (epoch, height)))
 
 
+def block_header(number: int) -> bytes:
+    """Of a block of the true chain, in RLP."""
+    return header_of(keccak(b"state %d" % number), abs(number), 1_800_000_000 + number)
+
+
 def block_hash(number: int) -> Digest:
     """Of a block of the true chain."""
-    return Digest(keccak(b"block %d" % number))
+    return Digest(keccak(block_header(number)))
 
 
 def block(number: int) -> AnchorBlock:

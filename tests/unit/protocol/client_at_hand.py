@@ -27,6 +27,7 @@ from protocol.roles.client import (
     RouterGone,
     SessionAssigned,
     SessionOver,
+    TaskLevel,
     TaskOver,
     TaskText,
 )
@@ -129,8 +130,8 @@ class Client(Hand):
         return b"".join(item.text for item in self.items.get(handle, []) if isinstance(item, TaskText))
 
     def over(self, handle: int) -> Any:
-        """The one terminal item, which is the last."""
-        *others, last = self.items[handle]
+        """The one terminal item; after it nothing but levels."""
+        *others, last = [item for item in self.items[handle] if not isinstance(item, TaskLevel)]
         assert isinstance(last, TaskOver | SessionOver | RouterGone)
         assert not any(isinstance(item, type(last)) for item in others)
         return last

@@ -13,6 +13,10 @@ from protocol.core.codec import Message
 from protocol.core.ids import NOBODY, Generation
 from protocol.core.machine import Channel, ChannelClosed, Close, Open, Persist, Publish, Send
 from protocol.core.params import Params
+from protocol.light.handovers import HandOverBook
+from protocol.light.headers import HeaderTrust
+from protocol.light.receipt import Verified, verify_receipt
+from protocol.light.shelf import RECEIPTS_KEPT_MS, ReceiptShelf
 from protocol.messages.sessions import (
     Assignment,
     LeaseBusy,
@@ -48,6 +52,7 @@ from tests.unit.protocol.keys import Key
 from tests.unit.protocol.machines import (
     CLIENT,
     DOMAIN,
+    GENESIS,
     MINERS,
     MODEL,
     PROMPT_TOKENS,
@@ -113,7 +118,8 @@ class Cast:
     """A session of some lanes, all of whose miners have bid."""
 
     def __init__(self, lanes: int = 2, miners: int = 5, params: Params = LANES_PARAMS, hedge_bp: int = 500) -> None:
-        self.route = Route(miners=miners, params=params, hedge_bp=hedge_bp)
+        self.shelf = ReceiptShelf(DOMAIN, params, HandOverBook(GENESIS))
+        self.route = Route(miners=miners, params=params, hedge_bp=hedge_bp, shelf=self.shelf)
         self.client = self.route.client()
         self.opening = opening_of(lanes=lanes)
         self.id = id_of(self.opening)
@@ -369,3 +375,9 @@ def done(cast: Cast, tasks: int = 1) -> None:
     assert cast.ends == [(task, "end") for task in range(1, tasks + 1)]
     assert set(cast.text.values()) == {words()}
     cast.leave()
+    for task in range(1, tasks + 1):
+        # As of before the client left: since then more time has passed than receipts are kept for.
+        receipt = cast.shelf.get(cast.id, task, CLIENT.node, cast.route.now_ms - 2 * RECEIPTS_KEPT_MS)
+        assert receipt is not None and receipt.tokens is not None
+        assert isinstance(verify_receipt(receipt, HeaderTrust(GENESIS)), Verified)
+        assert b"".join(receipt.tokens.texts) == cast.text[task]

@@ -11,7 +11,7 @@ from coincurve._libsecp256k1 import ffi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.committee.evidence import Evidence, convict, evidence_id
+from protocol.committee.evidence import Evidence, convict
 from protocol.core.codec import pack, unpack
 from protocol.core.errors import DecodeError, EvidenceError
 from protocol.core.ids import ZERO_DIGEST, Digest, NetworkId, NodeId
@@ -25,6 +25,7 @@ from protocol.messages.evidence import (
     SignedFrame,
 )
 from protocol.messages.tasks import EndReason, EndRecord, Frame, FrameMessage, SegmentHead
+from protocol.results.evidence import evidence_id
 from protocol.session.transcript import SegmentWriter
 from tests.unit.protocol.keys import Key, key
 from tests.unit.protocol.strategies import build

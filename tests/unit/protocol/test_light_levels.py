@@ -13,6 +13,7 @@ from protocol.core.ids import ZERO_DIGEST, Digest, SessionId
 from protocol.light.levels import LaneLevels, Level, Result, check_batch
 from protocol.messages.committee import SignedBatch
 from protocol.messages.results import CommittedNews, Observation, ObservedNews, OutcomeNews, Verdict
+from protocol.results.evidence import convict
 from tests.unit.protocol.keys import Key
 from tests.unit.protocol.light_at_hand import (
     EPOCH,
@@ -130,6 +131,7 @@ def test_two_values_of_one_oracle_are_kept_as_evidence() -> None:
     assert not says(levels, ORACLES[0], OTHER, 3), "one pair of an oracle is enough"
     (pair,) = levels.evidence.values()
     assert [signed.batch.number for signed in pair] == [1, 2]
+    assert [convict(DOMAIN, piece) for piece in levels.convicting()] == [ORACLES[0].node]
     assert levels.agreeing == 1, "what it signed, it signed"
 
 

@@ -193,6 +193,7 @@ def test_an_oracle_that_contradicts_itself_is_told_of() -> None:
     late = msgspec.structs.replace(value, verdict=Verdict.LATE, root=ZERO_DIGEST, count=0)
     client.says(observed(ORACLES[0], value, 1), observed(ORACLES[0], late, 2))
     assert client.levels()[-1].evidence == 1
+    assert [piece.first.batch.number for piece in client.levels()[-1].convicting] == [1]
 
 
 def test_news_before_the_end_wait_for_it_and_are_bounded() -> None:
@@ -204,7 +205,7 @@ def test_news_before_the_end_wait_for_it_and_are_bounded() -> None:
     client.says(*messages[:-1], committed(value, GENERATION), *(observed(oracle, value) for oracle in ORACLES))
     assert client.levels() == []
     client.says(messages[-1])
-    assert isinstance(client.items[TASK][-2], TaskOver)
+    assert isinstance(client.items[TASK][-3], TaskOver)
     assert [item.level for item in client.levels()] == [Level.CERTIFIED]
     client.ask(TASK + 1)
     other = msgspec.structs.replace(value, task=2)

@@ -3,8 +3,8 @@
 import pytest
 
 from protocol.core.machine import ChannelClosed
-from protocol.messages.sessions import LeaseRelease
-from protocol.messages.tasks import EndReason, EndRecord, FrameMessage, SegmentStart, TaskFailed
+from protocol.messages.sessions import LeaseRelease, SessionReady
+from protocol.messages.tasks import EndReason, EndRecord, FrameMessage, SegmentStart, StartTask, TaskFailed
 from protocol.roles.router.hedging import PATIENCE_FACTOR
 from protocol.session.transcript import SegmentWriter
 from tests.unit.protocol.failover_at_hand import words
@@ -82,7 +82,7 @@ def test_an_order_that_is_streamed_directly_is_not_started_twice() -> None:
     submit = submit_of(cast.opening)
     submit = type(submit)(submit.order, submit.signature, submit.prompt, 60_000, direct=True)
     started = cast.route.receive(cast.client, submit)
-    assert len(sent(started)) == 1
+    assert [type(message) for message in sent(started)] == [StartTask, SessionReady]
     cast.wait(30_000)
     assert len(cast.strands) == 1
     cast.leave()

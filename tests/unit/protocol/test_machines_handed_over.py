@@ -9,7 +9,14 @@ from protocol.light.handovers import HandOverBook, hand_over_key
 from protocol.light.levels import Level
 from protocol.messages.committee import SignedBatch
 from protocol.messages.greeting import ClientHello, RouterHello
-from protocol.messages.handover import HAND_OVERS_MAX, HandOver, HandOvers, HandOversAsked
+from protocol.messages.handover import (
+    HAND_OVERS_MAX,
+    HandOver,
+    HandOvers,
+    HandOversAsked,
+    HandOversFound,
+    HandOversPicked,
+)
 from protocol.messages.results import (
     CommitMessage,
     Content,
@@ -175,7 +182,7 @@ def test_who_is_far_behind_hears_nothing_before_the_last_page_and_begins_anew_af
 # Routers
 
 
-@pytest.mark.spec("ROUTER-FOLLOWS.1", "HANDOVER-TOLD.1")
+@pytest.mark.spec("ROUTER-FOLLOWS.1", "HANDOVER-TOLD.1", "HANDOVER-PICKED.1")
 def test_a_router_has_links_to_the_next_committee_before_its_turn_and_to_no_former_one_after_it() -> None:
     route = Followed().told()
     client = route.client()
@@ -183,6 +190,8 @@ def test_a_router_has_links_to_the_next_committee_before_its_turn_and_to_no_form
     (page,) = sent(route.receive(client, HandOversAsked(1)), client)
     assert isinstance(page, HandOvers)
     assert [each.epoch for each in page.hand_overs] == list(range(1, EPOCH + 1))
+    (found,) = sent(route.receive(client, HandOversPicked((EPOCH, EPOCH + 9, 1))), client)
+    assert found == HandOversFound((page.hand_overs[-1], page.hand_overs[0])), "to who skips, single ones"
     effects = route.hears(1, TURN)
     assert sent(effects, client) == [TURN]
     assert [name for effect in of(effects, Persist) for name, _ in effect.records] == [hand_over_key(EPOCH + 1)]

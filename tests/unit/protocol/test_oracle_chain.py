@@ -2,18 +2,30 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from protocol.committee.cut import Cut
 from protocol.committee.storage import CHAIN, unpack_block
 from protocol.core.codec import unpack
+from protocol.light.evm import anchored_block
 from protocol.messages.chain import NO_EVENTS, Accepted, ChainEvent, ChainWord, Drawn
 from protocol.messages.committee import Statement, StatementKind, statement_digest
 from protocol.messages.evidence import CommitteeNews, ConflictingStatements
+from protocol.messages.handover import HandOver
 from protocol.messages.results import Content
-from protocol.roles.oracle import ChainLost, ChainSeen, ContractSeen
+from protocol.roles.oracle import AnchorsSeen, ChainLost, ChainSeen, ContractSeen
 from protocol.settlement.duty import RecordDraw, ReportEvidence, SubmitHeader
-from tests.unit.protocol.chain_at_hand import CONTRACTS, STRIDE, TrueChain, block, changed, deposited
+from tests.unit.protocol.chain_at_hand import (
+    CONTRACTS,
+    STRIDE,
+    TrueChain,
+    block,
+    block_hash,
+    block_header,
+    changed,
+    deposited,
+)
 from tests.unit.protocol.committee_at_hand import KEYS, keyed  # noqa: F401
 from tests.unit.protocol.oracles_in_a_room import OracleHost, Room
 from tests.unit.protocol.results_at_hand import CLIENT, PARAMS, genesis_of
@@ -167,6 +179,40 @@ def test_what_an_oracle_saw_is_read_again_after_a_crash() -> None:
     scene.mine(deposited(3, 5, CLIENT.node_id))
     assert scene.anchored(12)
     assert len({each.state.roots.ledger_root for each in scene.room.hosts}) == 1
+
+
+@pytest.mark.spec("ANCHOR-HEADERS.1", "HANDOVER-KEPT.1")
+def test_hand_overs_carry_the_block_that_their_header_anchors() -> None:
+    scene = Scene()
+    told, late = scene.room.hosts[:3], scene.room.hosts[3]
+
+    def kept(host: OracleHost) -> HandOver | None:
+        return host.machine.results.hand_overs.store.get(2)
+
+    def step() -> bool:
+        for host in told:
+            host.tell(AnchorsSeen((b"nonsense", block_header(scene.chain.height // STRIDE * STRIDE))))
+        scene.deposit()
+        return all(kept(host) is not None for host in scene.room.hosts)
+
+    assert scene.room.run(120_000, step)
+    for host in told:
+        hand_over = kept(host)
+        assert hand_over is not None
+        assert hand_over.certified.header is not None
+        block_shown = anchored_block(hand_over.certified.header, hand_over.anchor)
+        assert block_shown.time_s == 1_800_000_000 + block_shown.number > 1_800_000_000
+        assert not host.machine.chain.knows(block_hash(scene.chain.height + STRIDE))
+    bare = kept(late)
+    assert bare is not None
+    assert bare.certified.header is not None
+    assert bare.anchor == b""
+    header = block_header(bare.certified.header.anchor_number)
+    late.tell(AnchorsSeen((header,)))
+    assert kept(late) == msgspec.structs.replace(bare, anchor=header)
+    late.crash()
+    late.start()
+    assert kept(late) == msgspec.structs.replace(bare, anchor=header), "it is durable"
 
 
 def test_a_page_that_leaves_a_gap_is_refused_and_said() -> None:

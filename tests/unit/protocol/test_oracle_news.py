@@ -11,6 +11,7 @@ from protocol.core.signing import typed_digest
 from protocol.messages.committee import Certificate, Certified, Offer
 from protocol.messages.evidence import CommitteeNews, ConflictingFrames, ConflictingStatements, SignedFrame
 from protocol.messages.tasks import Frame, SegmentHead
+from protocol.roles.oracle import Accuse
 from protocol.roles.oracle.news import EVIDENCE_MAX, EVIDENCE_OF_NODE_MAX, INTERVAL_MS, News
 from tests.unit.protocol.committee_at_hand import (
     DOMAIN,
@@ -205,6 +206,20 @@ def test_evidence_that_comes_by_gossip_is_looked_at_and_told_on() -> None:
     oracle.gossip(ONE, news(conflicting_statements=(harmless,)))
     assert oracle.notes() == []
     assert KEYS[OTHER].node_id not in oracle.machine.simplex.waiting.convicted
+
+
+@pytest.mark.spec("COMMITTEE-NEWS.1", "EVIDENCE-HAND-IN.1")
+def test_evidence_that_is_handed_in_is_told_as_if_it_had_come_by_gossip() -> None:
+    oracle, evidence = Oracle().started(), conflict()
+    oracle.tell(Accuse(evidence))
+    assert oracle.notes() == ["oracle.evidence"]
+    oracle.wait(1)
+    assert [told.conflicting_statements for told in oracle.published()] == [(evidence,)]
+    for nothing in (evidence, ConflictingStatements(evidence.first, evidence.first)):
+        oracle.tell(Accuse(nothing))
+        assert oracle.notes() == []
+    oracle.wait(10 * INTERVAL_MS)
+    assert not any(item.conflicting_statements for item in oracle.published())
 
 
 @pytest.mark.spec("COMMITTEE-NEWS.1")
