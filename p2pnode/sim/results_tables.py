@@ -22,7 +22,7 @@ from protocol.roles.miner.credit import TABS_MAX
 from protocol.roles.miner.outstanding import RESULTS_MAX
 from protocol.roles.oracle.checkpoints import AWAITING_MAX
 from protocol.roles.oracle.earnings import ROWS_MAX
-from protocol.roles.oracle.outbox import OF_PEER_MAX, REPORTS_MAX
+from protocol.roles.oracle.outbox import OF_PEER_MAX, REPORTS_MAX, WORDS_MAX
 from protocol.roles.oracle.outcomes import RECENT_MAX
 from protocol.roles.oracle.recent import RECENT_MAX as FINALS_MAX
 from protocol.roles.oracle.results import LATER_MAX
@@ -116,6 +116,7 @@ TABLES = {
     "outbox._due": _kept(OF_PEER_MAX * PEERS_MAX),
     "outbox._of_peer": _kept(PEERS_MAX),
     "outbox._reports": _kept(REPORTS_MAX),
+    "outbox._words": _kept(WORDS_MAX),  # the chain goes on
     "outbox._values": _kept(3),
     "outbox._values[]": _same(_lanes),
     # What miners and routers remember of sessions that are over.
