@@ -142,12 +142,8 @@ class OpensItsOwn(Follower):
     def _check(self, host: Host, value: Observation) -> None:
         lane = (value.session, value.task, value.lane)
         commits = self._seen.given(host, lane)
-        window_us = (self.world.genesis.params.commit_window_ms + 1) * 1_000
         for brought, opened in self._seen.saw(host, lane, value.root):
-            # Whatever came longer before than commits are waited for was not taken in: there was no room for it.
-            held_us = self._seen.asked_us[lane[:2]][host.name].get(brought.life, 0) - window_us
-            life = [other for other in commits if other.life == brought.life]
-            rivals = [other for other in life if held_us <= other.at_us < brought.at_us]
+            rivals = [other for other in commits if other.life == brought.life and other.at_us < brought.at_us]
             mine = brought.signed.commit
             earlier = [
                 other

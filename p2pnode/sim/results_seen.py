@@ -188,6 +188,8 @@ class Seen(Checker):
         """An oracle writes down that it takes no more commits of a task, or asks for its openings."""
         if not (drive.host.correct and isinstance(drive.machine, OracleMachine)):
             return
+        if isinstance(event, Received) and isinstance(event.message, CommitMessage):
+            self._turned_away(drive.host, drive.machine, event.message.signed)
         for effect in effects:
             tasks = list(_closed_in(effect.records)) if isinstance(effect, Persist) else []
             if isinstance(effect, Send | SendAll) and isinstance(effect.message, RevealAsked):
@@ -215,6 +217,15 @@ class Seen(Checker):
         lane, life = self.commits[commit.session, commit.task, commit.lane][host.name], host.incarnation
         if all((brought.life, brought.signed.commit) != (life, commit) for brought in lane):
             lane.append(Brought(self.world.now_us, life, message.signed, message.papers))
+
+    def _turned_away(self, host: Host, machine: OracleMachine, signed: SignedCommit) -> None:
+        """A commit that an oracle has just been given, of a task that there is no room for: it holds nothing of it."""
+        commit = signed.commit
+        lane = self.commits[commit.session, commit.task, commit.lane][host.name]
+        if (commit.session, commit.task) in machine.results.desk.open.tasks or not lane:
+            return
+        if (lane[-1].at_us, lane[-1].life, lane[-1].signed.commit) == (self.world.now_us, host.incarnation, commit):
+            lane.pop()
 
     def _hearsay(self, host: Host, signed: SignedCommit) -> None:
         commit = signed.commit
