@@ -71,7 +71,17 @@ const options = {
   json: { type: "boolean" },
   lines: { type: "boolean" },
 };
-const { values, positionals } = parseArgs({ options, allowPositionals: true });
+
+// Null for a command line that cannot be understood.
+function asked() {
+  try {
+    return parseArgs({ options, allowPositionals: true });
+  } catch {
+    return null;
+  }
+}
+
+const { values, positionals } = asked() ?? { values: {}, positionals: [] };
 if (values.lines) await answerLines();
 else if (positionals.length !== 1) {
   refuse("usage: node check.js RECEIPT [--trust STRING]... [--network ID] [--now-ms MS] [--json]");
