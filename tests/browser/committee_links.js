@@ -64,8 +64,10 @@ export function checkHandOvers(at) {
   const { committees, hand_overs } = at.receipt;
   const { claimed, reader } = at;
   for (const { epoch, members } of committees) {
-    breaking("", [CommitteeError], () => claimed.add(epoch, members));
-    reader.learn(epoch, members);
+    breaking("", [CommitteeError], () => {
+      claimed.add(epoch, members);
+      reader.learn(epoch, members);
+    });
   }
   checkRising(committees.map((carried) => carried.epoch), "carried committees");
   checkRising(hand_overs.map(epochOf), "hand-overs");

@@ -200,8 +200,11 @@ class Reader {
     return refused(() => this.trust.committee(epoch));
   }
 
+  // Throws CommitteeError if the root that the reader knows is of other members.
   learn(epoch, members) {
-    if (this.trust !== null) refused(() => this.trust.learn(epoch, members));
+    if (this.trust !== null && (this.trust.known.has(epoch) || this.trust.points.has(epoch))) {
+      this.trust.learn(epoch, members);
+    }
   }
 
   take(handOver) {

@@ -13,7 +13,7 @@ from protocol.committee.storage import FIRST_EPOCH
 from protocol.core.errors import ParameterError, RemoteProtocolError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NetworkId, NodeId
-from protocol.light.headers import FRESH_ADVICE, HeaderTrust
+from protocol.light.headers import FRESH_ADVICE, HeaderTrust, Untrusted
 from protocol.messages.handover import HandOver
 from protocol.messages.receipts import EpochMembers
 
@@ -50,9 +50,9 @@ class Reader:
         return ""
 
     def learn(self, carried: EpochMembers) -> None:
-        """A committee of which the reader may know the root."""
+        """A committee of which the reader may know the root. Raises CommitteeError if that names others."""
         if self._trust is not None:
-            with suppress(RemoteProtocolError):
+            with suppress(Untrusted):
                 self._trust.learn(carried.epoch, carried.members)
 
     def take(self, hand_over: HandOver) -> None:

@@ -85,7 +85,8 @@ def test_a_trust_point_is_enough_where_the_receipt_names_its_members() -> None:
     wrong = replace(carrying, shift=2)
     point = replace(point_of(carrying, 2), network_id=wrong.genesis.network_id())
     fooled = verify_receipt(wrong.receipt(), HeaderTrust(wrong.genesis, [point]))
-    untrusted(fooled, Level.COMMITTED, Link.OBSERVATIONS)
+    assert isinstance(fooled, Invalid), fooled
+    assert fooled.link is Link.HANDOVER
 
 
 @pytest.mark.spec("RECEIPT-VERDICT.1", "RECEIPT-SKIP.1")

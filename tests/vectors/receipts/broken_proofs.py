@@ -21,7 +21,7 @@ from tests.evm_made import make_block
 from tests.receipts_made import MINERS, NOW_MS, ORACLES, Maker
 from tests.unit.protocol.keys import Key
 from tests.vectors.receipts.broken import RECEIPT, STRANGER, Broken, Named, other, with_
-from tests.vectors.receipts.whole import EVERYTHING, SKIPPING, knowing, without_batches
+from tests.vectors.receipts.whole import EVERYTHING, FAR, SKIPPING, knowing, shown, without_batches
 
 _DOMAIN = EVERYTHING.domain
 _COMMIT, _REVEAL = EVERYTHING.opened
@@ -264,3 +264,5 @@ def broken_elsewhere() -> Iterator[Broken]:
     liar = replace(maker, shift=2)
     forged = pack(without_batches(liar.receipt()))
     yield Broken(Link.HANDOVER, "of a committee whose place another one has", forged, knowing(maker), maker)
+    told_otherwise = shown(FAR, 9, of=20)
+    yield Broken(Link.HANDOVER, "of others than a trust string names", pack(FAR.receipt()), told_otherwise, FAR)
