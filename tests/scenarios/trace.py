@@ -5,6 +5,7 @@ from typing import Any
 from protocol.core.codec import Message, decode, unpack
 from protocol.core.ids import NodeId
 from protocol.core.machine import Note, Persist
+from protocol.light.receipt import Verified, verify_receipt
 from protocol.messages.envelope import Envelope
 from protocol.messages.greeting import RouterHello
 from protocol.messages.sessions import (
@@ -32,6 +33,7 @@ from protocol.roles.client import (
     SessionOver,
     TaskHead,
     TaskOver,
+    TaskReceipt,
     TaskText,
 )
 from protocol.roles.miner.bidding import BID_RECORDS
@@ -146,6 +148,9 @@ class Trace:
                 return f"{handle}: {self.name(item.head.miner)} begins"
             case TaskText():
                 return f"{handle}: {item.text.decode()!r}"
+            case TaskReceipt():
+                assert isinstance(verify_receipt(item.receipt), Verified)
+                return f"{handle}: a receipt of {len(item.receipt.segments)} segment(s) that holds"
             case TaskOver() if item.end is not None:
                 return f"{handle}: over, {item.end.reason.name.lower()} after {item.tokens} tokens"
             case TaskOver() | SessionOver() | RouterGone():
