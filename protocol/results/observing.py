@@ -108,11 +108,11 @@ class Desk:
         reveal = message.signed.reveal
         name: Task = (reveal.session, reveal.task)
         task, lane = self.open.tasks.get(name), self.open.get((*name, reveal.lane))
-        if task is None or lane is None or lane.commit is None:
-            return []
+        if task is None or lane is None or lane.commit is None or place_of(lane.commit.commit) != place_of(reveal):
+            return []  # whoever has the lane by another assignment cannot know whose commit counts here
         if lane.value is not None:
             return self._reopened(task, lane, message.opening)
-        if not task.closed or place_of(lane.commit.commit) != place_of(reveal):
+        if not task.closed:
             return []
         lane.came_by(source)
         found = self._open(task, lane, message.signed, message.opening, now_ms)

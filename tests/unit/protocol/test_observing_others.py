@@ -69,6 +69,16 @@ def test_a_lane_whose_miner_went_to_another_is_not_late() -> None:
     assert desk.signed == [later.ok(0)]
 
 
+@pytest.mark.spec("OBSERVE-ONCE.1")
+def test_whoever_has_the_lane_again_opens_what_does_not_count_and_breaks_no_rule() -> None:
+    again = replace(ONE, assignment=2, generation=2)
+    desk = AtDesk()
+    desk.commit(ONE.commits(acked=4))
+    desk.commit(again.commits(acked=4))
+    assert desk.reveal(again.reveals(acked=10)) == []
+    assert desk.signed == [ONE.ok()]
+
+
 # Committees that change
 
 
