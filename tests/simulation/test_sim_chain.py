@@ -15,7 +15,7 @@ from p2pnode.sim.scenarios import SCENARIOS
 from protocol.core import signing
 from tests.simulation.played import play
 
-SEEDS = range(16)
+SEEDS = range(10)
 LONG_SEEDS = range(1_000, 1_300)
 MISTAKES_MIN = 14
 REFUSED = ("old", "committee", "signature", "proof", "not usable", "nothing to pay", "alive", "exited", "taken in")

@@ -14,7 +14,7 @@ from p2pnode.sim.runner import run
 from tests.simulation.played import play
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = range(40)
+SEEDS = range(28)
 LONG_SEEDS = range(1_000, 1_400)
 TURNING_SEEDS = range(2_000, 2_100)
 HASHED = range(2)
