@@ -19,7 +19,8 @@ from protocol.core.signing import Domain, keccak
 from protocol.light.evm import EvmHeader, accepted_slot, anchored_block, check_settled, read_account
 from protocol.light.evm_trie import EvmError
 from protocol.messages.committee import Certified, Header, header_digest
-from protocol.messages.receipts import EVM_HEADER_BYTES_MAX, EvmProof
+from protocol.messages.handover import EVM_HEADER_BYTES_MAX
+from protocol.messages.receipts import EvmProof
 
 NODES_MAX = 128
 """Of one list of an answer; a way through a trie is a few nodes long."""

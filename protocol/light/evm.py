@@ -10,7 +10,8 @@ from protocol.core.ids import Digest, NodeId
 from protocol.core.signing import Domain, keccak
 from protocol.light.evm_trie import EvmError, Item, read_item, read_list, read_number, trie_value
 from protocol.messages.committee import Header, header_digest
-from protocol.messages.receipts import EVM_HEADER_BYTES_MAX, EvmProof
+from protocol.messages.handover import EVM_HEADER_BYTES_MAX
+from protocol.messages.receipts import EvmProof
 
 ACCEPTED_SLOT = 3
 """Where the contract ``Checkpoints`` keeps what it accepted: a mapping from a header's digest to one word."""

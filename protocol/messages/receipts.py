@@ -12,8 +12,7 @@ from protocol.core.codec import Message, message
 from protocol.core.signing import U32, U64, Bytes20, Bytes32, SignatureBytes
 from protocol.messages.committee import MEMBERS_MAX, Certified, SignedBatch
 from protocol.messages.envelope import Envelope
-from protocol.messages.handover import EVM_HEADER_BYTES_MAX as EVM_HEADER_BYTES_MAX
-from protocol.messages.handover import HandOver
+from protocol.messages.handover import EVM_HEADER_BYTES_MAX, HandOver
 from protocol.messages.results import AckWord, Outcome, ResultProof, SignedCommit, SignedReveal, SignedSession
 from protocol.messages.sessions import Assignment
 from protocol.messages.tasks import (

@@ -19,7 +19,8 @@ from protocol.light.anchors import ANCHORS_KEPT, AnchorHeaders
 from protocol.light.evm import ACCEPTED_SLOT, Acceptance, accepted_slot, anchored_block, check_settled, read_block
 from protocol.light.evm_trie import AbsentKey, EvmError, read_item, read_list, read_number, trie_value
 from protocol.messages.committee import Header, header_digest
-from protocol.messages.receipts import EVM_HEADER_BYTES_MAX, EvmProof
+from protocol.messages.handover import EVM_HEADER_BYTES_MAX
+from protocol.messages.receipts import EvmProof
 from tests.evm_made import MadeBlock, header_of, make_block, path_in
 from tests.unit.protocol import light_at_hand as light
 from tests.unit.protocol.machines import DOMAIN
