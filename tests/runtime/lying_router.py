@@ -115,15 +115,15 @@ class Lies:
     @staticmethod
     def _text(_machine: RouterMachine, message: Message) -> list[Message]:
         """Other text for the same tokens."""
-        if isinstance(message, FrameMessage) and message.first_index and message.texts:
-            return [replace(message, texts=(message.texts[0] + b"!", *message.texts[1:]))]
+        if isinstance(message, FrameMessage) and message.first_index + len(message.texts) > 1:
+            return [replace(message, texts=(*message.texts[:-1], message.texts[-1] + b"!"))]
         return [message]
 
     @staticmethod
     def _token(_machine: RouterMachine, message: Message) -> list[Message]:
         """Another token."""
-        if isinstance(message, FrameMessage) and message.first_index and message.ids:
-            return [replace(message, ids=(message.ids[0] ^ 1, *message.ids[1:]))]
+        if isinstance(message, FrameMessage) and message.first_index + len(message.ids) > 1:
+            return [replace(message, ids=(*message.ids[:-1], message.ids[-1] ^ 1))]
         return [message]
 
     @staticmethod
