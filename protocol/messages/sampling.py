@@ -13,6 +13,8 @@ from protocol.core.ids import Digest
 
 STOP_SEQUENCES_MAX = 8
 STOP_BYTES_MAX = 256
+SCHEMA_CHARACTERS_MAX = 16_384
+TOP_LOGPROBS_MAX = 20
 
 
 class SamplingParams(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -40,6 +42,10 @@ class SamplingParams(Struct, frozen=True, array_like=True, forbid_unknown_fields
         tuple[Annotated[bytes, Meta(min_length=1, max_length=STOP_BYTES_MAX)], ...], Meta(max_length=STOP_SEQUENCES_MAX)
     ] = ()
     """Byte strings that end the answer; neither they nor what follows is emitted."""
+    schema: Annotated[str, Meta(max_length=SCHEMA_CHARACTERS_MAX)] = ""
+    """A JSON schema, as JSON text: tokens that would lead the answer away from it are not drawn. Empty: any text."""
+    logprobs: Annotated[int, Meta(ge=0, le=1 + TOP_LOGPROBS_MAX)] = 0
+    """Where not 0, the miner tells each token's log probability, and those of so many, less one, of the likeliest."""
 
     def digest(self) -> Digest:
         """sha256 of the canonical MessagePack array of the fields in order."""

@@ -18,6 +18,8 @@ FRAME_TOKENS_MAX = 1_024
 TASK_TOKENS_MAX = 1_000_000
 SEGMENTS_MAX = 64
 TOKEN_BYTES_MAX = 1_024
+TOOLS_CHARACTERS_MAX = 65_536
+CALL_ID_CHARACTERS_MAX = 64
 
 _END = struct.Struct(">BIII")
 
@@ -25,8 +27,13 @@ _END = struct.Struct(">BIII")
 class PromptMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One turn of the conversation."""
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Literal["system", "user", "assistant", "tool", "plain"]
+    """``plain`` stands alone: a text to go on with, for which no chat template is filled."""
     content: Annotated[str, Meta(max_length=524_288)]
+    calls: Annotated[str, Meta(max_length=TOOLS_CHARACTERS_MAX)] = ""
+    """The tools that the assistant called in this turn, as the JSON list that chat templates take; empty: none."""
+    call_id: Annotated[str, Meta(max_length=CALL_ID_CHARACTERS_MAX)] = ""
+    """Of the call that a turn of role ``tool`` answers."""
 
 
 class Prompt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -35,6 +42,8 @@ class Prompt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     nonce: Bytes32
     messages: Annotated[tuple[PromptMessage, ...], Meta(min_length=1, max_length=4_096)]
     sampling: SamplingParams
+    tools: Annotated[str, Meta(max_length=TOOLS_CHARACTERS_MAX)] = ""
+    """The tools that the assistant may call, as the JSON list that chat templates take; empty: none."""
 
     def commitment(self) -> Digest:
         """sha256 over the canonical encoding, nonce first. Spec: [ORDER-PROMPT.1]"""
