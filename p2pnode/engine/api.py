@@ -4,6 +4,7 @@ The llama.cpp engine behind it runs in a process of its own (``supervisor`` and 
 fake for tests and benchmarks passes the same conformance suite.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +14,11 @@ from typing import Protocol
 from protocol.core.errors import P2PNodeError
 from protocol.messages.sampling import SamplingParams
 
+LOGPROB_MIN = -9_999.0
+"""What an impossible token's log probability is said to be, as OpenAI says it."""
+EMBED_TEXTS_MAX = 256
+EMBED_CHARACTERS_MAX = 1_048_576
+"""Of all texts of one call together."""
 MICROBATCH_TOKENS = 32
 """n_ubatch: at 63 or less, prefill and generation agree bit for bit on one build (a protocol parameter)."""
 
@@ -33,6 +39,19 @@ class PromptTooLong(EngineError):
     """Prompt and requested tokens exceed the context of a slot. The message names all three figures."""
 
     code = "engine/prompt-too-long"
+
+
+class SchemaRefused(EngineError):
+    """The sampling's JSON schema is no schema, uses what cannot be held to, or costs too much; the message says
+    which."""
+
+    code = "engine/schema-refused"
+
+
+class ToolsRefused(EngineError):
+    """Tools or their calls are no JSON lists of objects, or the model's chat template knows nothing of tools."""
+
+    code = "engine/tools-refused"
 
 
 class EngineBusy(EngineError):
@@ -72,16 +91,44 @@ class ModelInfo:
     slots: int
     embedding_size: int
     has_chat_template: bool
+    takes_tools: bool
+    """Whether the chat template shows tools to the model; without it ``render`` refuses them."""
     build: str
     """llama.cpp build and CPU features: within one build tokens are reproducible bit for bit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of a conversation, as the chat template takes it."""
+    """One turn of a conversation, as the chat template takes it. A turn of role ``plain`` stands alone: a text to go
+    on with, for which no template is filled."""
 
     role: str
     content: str
+    calls: str = ""
+    """The tools that the assistant called in this turn: a JSON list as chat templates take it (``tool_calls``; the
+    arguments of each may be an object, or OpenAI's JSON text of one). Empty: none."""
+    call_id: str = ""
+    """Of the call that a turn of role ``tool`` answers; empty: not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogProb:
+    """How likely a token was: of the model's own distribution, at temperature 1, before penalties and any schema."""
+
+    id: int
+    piece: bytes
+    """What the token says by itself, nothing of which waits for stop sequences; of an end token nothing."""
+    logprob: float
+    """Natural logarithm, at most 0, at least ``LOGPROB_MIN``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogProbs:
+    """What comes with a token where the sampling asks for log probabilities."""
+
+    own: LogProb
+    top: tuple[LogProb, ...]
+    """The likeliest tokens, as many as were asked for, likeliest first, the lowest id on ties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +139,8 @@ class Token:
 
     id: int
     text: bytes
+    logprobs: TokenLogProbs | None = None
+    """None unless the sampling's ``logprobs`` asks for them; of tokens handed in as emitted nobody reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +150,7 @@ class GenerateRequest:
     prompt: Sequence[int]
     """The rendered prompt's token ids, BOS included."""
     sampling: SamplingParams
+    """Its ``schema`` and ``logprobs`` are obeyed here too."""
     lane_seed: bytes
     """32 bytes: with the position it fixes the noise of every token (protocol.session.sampling)."""
     max_tokens: int
@@ -131,6 +181,20 @@ class Finished:
 
 
 GenerateEvent = Tokens | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The embeddings of some texts, in their order."""
+
+    vectors: tuple[bytes, ...]
+    """Mean-pooled and of length one: ``embedding_size`` float32 each, little-endian."""
+    tokens: int
+    """Of all texts together, as the model reads them."""
+
+    def floats(self) -> list[list[float]]:
+        """The vectors as numbers."""
+        return [list(struct.unpack(f"<{len(vector) // 4}f", vector)) for vector in self.vectors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +252,13 @@ class Engine(Protocol):
     @property
     def model(self) -> ModelInfo: ...
 
-    async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """The prompt's token ids by the model's chat template, ready for the assistant's turn."""
+    async def render(self, messages: Sequence[ChatMessage], tools: str = "") -> list[int]:
+        """The prompt's token ids by the model's chat template, ready for the assistant's turn; of a lone ``plain``
+        turn those of its text, after the BOS that the model wants. ``tools``: the JSON list that chat templates
+        take, or nothing.
+
+        Raises ToolsRefused, or EngineError for what the template or the model refuses.
+        """
 
     async def tokenize(self, text: str, *, add_bos: bool = True) -> list[int]:
         """The token ids of plain text; special tokens in it are not parsed."""
@@ -201,15 +270,21 @@ class Engine(Protocol):
         """Generate. A worker that dies is restarted and the generation goes on from its next token, unseen by the
         caller.
 
-        The first event may raise PromptTooLong, EngineBusy or EngineError (ids or texts that cannot be), any event
-        EngineUnavailable.
+        The first event may raise PromptTooLong, SchemaRefused, EngineBusy or EngineError (ids or texts that cannot
+        be), any event EngineUnavailable, or SchemaRefused: a schema that turns out to cost too much, or that asks
+        for what the model's tokens cannot write.
         """
 
     async def score(self, request: GenerateRequest, claimed: Sequence[int]) -> list[ScoredToken]:
-        """Teacher-force ``claimed`` after the request's prompt and emitted tokens, under the request's noise."""
+        """Teacher-force ``claimed`` after the request's prompt and emitted tokens, under the request's noise and
+        schema. Raises like generate."""
 
-    async def embed(self, text: str) -> list[float]:
-        """The mean-pooled, L2-normalised embedding of a text, ``embedding_size`` floats."""
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """The embeddings of 1 to ``EMBED_TEXTS_MAX`` texts. Streams that run go on meanwhile.
+
+        Raises PromptTooLong (a text of more tokens than a slot holds), EngineBusy, or EngineError (no text, an empty
+        one, or too much of it).
+        """
 
     async def stats(self) -> EngineStats: ...
 

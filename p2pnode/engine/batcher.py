@@ -5,17 +5,31 @@ its budget goes. Calls into the model are single micro-batches, so a token never
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pnode.engine.api import EngineError, Finished, FinishReason, GenerateRequest, PromptTooLong, ScoredToken
+from p2pnode.engine.api import (
+    EngineBusy,
+    EngineError,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    PromptTooLong,
+    SchemaRefused,
+    ScoredToken,
+    TokenLogProbs,
+)
+from p2pnode.engine.grammars import TokensBreakSchema
 from p2pnode.engine.rate import RateMeter
 from p2pnode.engine.slots import IDLE_FEED_MICROBATCHES, Job, Slot, SlotTable
 from p2pnode.engine.stops import StopScanner
-from protocol.session.sampling import Draw, choose_many, margin
+from p2pnode.engine.works import Constraint, Generating, GrammarBook, Scoring, log_probabilities
+from protocol.session.sampling import NO_TOKEN, choose_many
+from protocol.session.schema import grammar_of
+from protocol.session.schema_strings import SchemaError
 
 
 class Model(Protocol):
@@ -49,6 +63,7 @@ class Drawn:
     number: int
     token: int
     text: bytes
+    logprobs: TokenLogProbs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +82,15 @@ class Scored:
     tokens: tuple[ScoredToken, ...]
 
 
-Outcome = Drawn | Ended | Scored
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that cannot go on."""
+
+    number: int
+    error: EngineError
 
 
-@dataclass(slots=True)
-class _Generation:
-    request: GenerateRequest
-    scanner: StopScanner
-    count: int
-    """Tokens of the answer so far."""
-
-
-@dataclass(slots=True)
-class _Scoring:
-    request: GenerateRequest
-    claimed: tuple[int, ...]
-    scores: list[ScoredToken] = field(default_factory=list)
+Outcome = Drawn | Ended | Scored | Refused
 
 
 @dataclass(slots=True)
@@ -96,14 +104,20 @@ class Totals:
 
 
 class Batcher:
-    """Serves requests over the slots of one model. ``clock`` gives seconds, for the rate of generation only."""
+    """Serves requests over the slots of one model. ``clock`` gives seconds, for the rate of generation only.
 
-    def __init__(self, model: Model, *, queue_max: int, clock: Callable[[], float]) -> None:
+    A request with a schema waits for its grammar before it waits for a slot: ``grammar_opened`` tells of it.
+    """
+
+    def __init__(self, model: Model, *, queue_max: int, clock: Callable[[], float], grammars: GrammarBook) -> None:
         self._model = model
+        self._queue_max = queue_max
+        self._grammars = grammars
+        self._preparing: dict[int, Job] = {}
         self.table = SlotTable(model.slots, model.context_tokens, queue_max)
         self.totals = Totals()
         self.rate = RateMeter(clock)
-        self._work: dict[int, _Generation | _Scoring] = {}
+        self._work: dict[int, Generating | Scoring] = {}
         self._steps = np.arange(max(model.microbatch_tokens, model.context_tokens) + 1, dtype=np.int32)
 
     @property
@@ -114,7 +128,7 @@ class Batcher:
     def generate(self, number: int, request: GenerateRequest) -> list[Outcome]:
         """Queue a generation; what is over before it begins ends here.
 
-        Raises EngineBusy, PromptTooLong, EngineError.
+        Raises EngineBusy, PromptTooLong, SchemaRefused, EngineError.
         """
         prompt, emitted = len(request.prompt), [token.id for token in request.emitted]
         self._check(request, request.max_tokens)
@@ -127,9 +141,9 @@ class Batcher:
         if reason is not None:
             return [Ended(number, Finished(reason, prompt, len(emitted), 0))]
         feed = np.array([*request.prompt, *emitted], dtype=np.int32)
-        self.table.submit(Job(number, feed, len(feed) - 1, request.priority))
         scanner = StopScanner(request.sampling.stop, held)
-        self._work[number] = _Generation(request, scanner, len(emitted))
+        work = Generating(request, scanner, len(emitted))
+        self._queue(Job(number, feed, len(feed) - 1, request.priority), work)
         return []
 
     def score(self, number: int, request: GenerateRequest, claimed: Sequence[int]) -> list[Outcome]:
@@ -141,14 +155,51 @@ class Batcher:
             return [Scored(number, ())]
         feed = np.array([*request.prompt, *emitted, *claimed[:-1]], dtype=np.int32)
         want_from = len(request.prompt) + len(emitted) - 1
-        self.table.submit(Job(number, feed, want_from, request.priority))
-        self._work[number] = _Scoring(request, tuple(claimed))
+        self._queue(Job(number, feed, want_from, request.priority), Scoring(request, tuple(claimed)))
         return []
+
+    def _queue(self, job: Job, work: Generating | Scoring) -> None:
+        """Queue a request for a slot, or, if it has one, for its grammar."""
+        request = work.request
+        if not request.sampling.schema:
+            self.table.submit(job)
+        else:
+            if len(self._preparing) >= self._queue_max + len(self.table.slots):
+                raise EngineBusy(f"{len(self._preparing)} requests wait for their grammars already; try again later")
+            try:
+                grammar = grammar_of(request.sampling.schema)
+            except SchemaError as error:
+                raise SchemaRefused(str(error)) from error
+            self._grammars.open(job.number, grammar, [token.id for token in request.emitted])
+            work.constraint = Constraint(self._grammars, job.number)
+            self._preparing[job.number] = job
+        self._work[job.number] = work
+
+    def grammar_opened(self, number: int, refused: SchemaRefused | None) -> list[Outcome]:
+        """Go on with a request whose grammar is ready, or is refused."""
+        job = self._preparing.pop(number, None)
+        if job is None:
+            return []
+        work = self._work[number]
+        error: EngineError | None = refused
+        if isinstance(work, Scoring) and isinstance(refused, TokensBreakSchema):
+            # What others emitted is wrong already: the scores tell.
+            assert work.constraint is not None
+            work.constraint.refused, error = refused, None
+        if error is None:
+            try:
+                self.table.submit(job)
+            except EngineBusy as busy:
+                error = busy
+        if error is None:
+            return []
+        self._forget(number)
+        return [Refused(number, error)]
 
     def cancel(self, number: int) -> None:
         """Forget a request; its slot is free at once."""
-        if self.table.cancel(number):
-            del self._work[number]
+        if self._preparing.pop(number, None) is not None or self.table.cancel(number):
+            self._forget(number)
 
     def step(self) -> list[Outcome]:
         """Do one step's worth of work. Raises EngineError if the model fails."""
@@ -197,11 +248,11 @@ class Batcher:
             self.totals.prompt_tokens += stop - start
             slot.extend(job.feed[start:stop])
             work = self._work[job.number]
-            if isinstance(work, _Scoring):
+            if isinstance(work, Scoring):
                 self._score(slot, job, work, logits, outcomes)
             elif stop == len(job.feed):
                 self._draw([slot], logits, outcomes)
-            if stop == len(job.feed):
+            if slot.job is not job or stop == len(job.feed):
                 return
 
     def _decode(
@@ -216,29 +267,45 @@ class Batcher:
 
     def _draw(self, run: Sequence[Slot], logits: NDArray[np.float32], outcomes: list[Outcome]) -> None:
         works = [self._generation(slot) for slot in run]
-        draws = [
-            Draw(work.request.sampling, work.request.lane_seed, work.count, slot.cells[: slot.length])
-            for slot, work in zip(run, works, strict=True)
-        ]
-        for slot, work, token in zip(run, works, choose_many(logits, draws), strict=True):
-            self._release(slot, work, token, outcomes)
-        self.totals.generated_tokens += len(run)
+        draws = [work.draw(slot.cells[: slot.length]) for slot, work in zip(run, works, strict=True)]
+        for row, token in enumerate(choose_many(logits, draws)):
+            if token == NO_TOKEN:
+                self._refuse(run[row], works[row].refusal(), outcomes)
+                continue
+            asked, logprobs = works[row].request.sampling.logprobs, None
+            if asked:
+                logprobs = log_probabilities(logits[row], token, min(asked - 1, len(logits[row])), self._said)
+            self._release(run[row], works[row], token, logprobs, outcomes)
+            self.totals.generated_tokens += 1
 
-    def _generation(self, slot: Slot) -> _Generation:
+    def _generation(self, slot: Slot) -> Generating:
         assert slot.job is not None
         work = self._work[slot.job.number]
-        assert isinstance(work, _Generation)
+        assert isinstance(work, Generating)
         return work
 
-    def _release(self, slot: Slot, work: _Generation, token: int, outcomes: list[Outcome]) -> None:
+    def _said(self, token: int) -> bytes:
+        return b"" if token in self._model.end_tokens else self._model.piece(token)
+
+    def _refuse(self, slot: Slot, error: EngineError, outcomes: list[Outcome]) -> None:
+        assert slot.job is not None
+        number = slot.job.number
+        outcomes.append(Refused(number, error))
+        self._end(slot, number)
+
+    def _release(
+        self, slot: Slot, work: Generating, token: int, logprobs: TokenLogProbs | None, outcomes: list[Outcome]
+    ) -> None:
         """Hand out a drawn token, and end the generation if it is the last."""
         assert slot.job is not None
         number = slot.job.number
         work.count += 1
         ends = token in self._model.end_tokens
         full = work.count >= work.request.max_tokens
-        text, stopped = work.scanner.push(b"" if ends else self._model.piece(token), last=ends or full)
-        outcomes.append(Drawn(number, token, text))
+        text, stopped = work.scanner.push(self._said(token), last=ends or full)
+        outcomes.append(Drawn(number, token, text, logprobs))
+        if work.constraint is not None:
+            work.constraint.accept(token)
         slot.next_token = token
         if ends or stopped or full:
             reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
@@ -247,23 +314,24 @@ class Batcher:
             outcomes.append(Ended(number, Finished(reason, prompt_tokens, work.count, cached)))
             self._end(slot, number)
 
-    def _score(
-        self, slot: Slot, job: Job, work: _Scoring, logits: NDArray[np.float32], outcomes: list[Outcome]
-    ) -> None:
+    def _score(self, slot: Slot, job: Job, work: Scoring, logits: NDArray[np.float32], outcomes: list[Outcome]) -> None:
         first = slot.length - len(logits)
         for row, index in enumerate(range(first, slot.length)):
-            token = work.claimed[index - job.want_from]
-            position = len(work.request.emitted) + index - job.want_from
-            draw = Draw(work.request.sampling, work.request.lane_seed, position, job.feed[: index + 1])
-            distance = margin(logits[row], draw, token)
-            work.scores.append(ScoredToken(token, distance, _log_probability(logits[row], token)))
-        if slot.length == len(job.feed):
+            work.score(logits[row], job.feed[: index + 1])
+        if work.constraint is not None and work.constraint.refused is not None and not work.constraint.broken:
+            outcomes.append(Refused(job.number, work.constraint.refused))
+            self._end(slot, job.number)
+        elif slot.length == len(job.feed):
             outcomes.append(Scored(job.number, tuple(work.scores)))
             self._end(slot, job.number)
 
     def _end(self, slot: Slot, number: int) -> None:
-        del self._work[number]
+        self._forget(number)
         self.table.release(slot)
+
+    def _forget(self, number: int) -> None:
+        if self._work.pop(number).constraint is not None:
+            self._grammars.close(number)
 
     def _check(self, request: GenerateRequest, answer_tokens: int) -> None:
         if not request.prompt:
@@ -289,10 +357,3 @@ class Batcher:
         if not said.startswith(shown):
             raise EngineError("the texts of the emitted tokens are not what these tokens say")
         return said[len(shown) :]
-
-
-def _log_probability(logits: NDArray[np.float32], token: int) -> float:
-    """Of one token, at temperature 1 and without penalties."""
-    top = float(logits.max())
-    total = float(np.exp(logits - top, dtype=np.float64).sum())
-    return float(logits[token]) - top - float(np.log(total))

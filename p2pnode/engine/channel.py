@@ -2,6 +2,7 @@
 
 import select
 import socket
+from collections.abc import Sequence
 
 import p2pnode.engine.wire as wire
 
@@ -28,10 +29,15 @@ class Channel:
         """Whether the node reads too slowly to make more for it."""
         return len(self._unsent) > BACKLOG_BYTES_MAX
 
-    def receive(self, *, wait: bool) -> list[wire.ToWorker]:
-        """What has arrived; with ``wait``, sleeps until something has or could be sent. Raises NodeGoneError."""
+    def receive(self, *, wait: bool, also: Sequence[int] = ()) -> list[wire.ToWorker]:
+        """What has arrived; with ``wait``, sleeps until something has or could be sent, or one of these other
+        descriptors is readable. Raises NodeGoneError."""
         self._poll.register(self._connection, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        for descriptor in also:
+            self._poll.register(descriptor, select.POLLIN)
         events = self._poll.poll(None if wait else 0)
+        for descriptor in also:
+            self._poll.unregister(descriptor)
         if not events:
             return []
         if self._unsent:

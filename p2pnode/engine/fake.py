@@ -6,6 +6,7 @@ For tests and benchmarks: on a MockClock hours pass in milliseconds. It passes t
 import hashlib
 import heapq
 import math
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import trio
 
 from p2pnode.engine.api import (
     ChatMessage,
+    Embeddings,
     EngineBusy,
     EngineError,
     EngineStats,
@@ -23,18 +25,30 @@ from p2pnode.engine.api import (
     FinishReason,
     GenerateEvent,
     GenerateRequest,
+    LogProb,
     ModelInfo,
     PromptTooLong,
+    SchemaRefused,
     ScoredToken,
     Token,
+    TokenLogProbs,
     Tokens,
+    ToolsRefused,
 )
-from p2pnode.engine.chat import ROLES
+from p2pnode.engine.chat import PLAIN, ROLES
+from p2pnode.engine.embedding import check_texts
 from p2pnode.engine.stops import StopScanner
+from p2pnode.engine.tools import read_tools, read_turns
 from p2pnode.engine.toy import BOS, END, FIRST_WORD, WORDS, piece, rendered, token_at
+from p2pnode.engine.toy_grammar import read_grammar, shortest
+from protocol.session.schema import grammar_of
+from protocol.session.schema_strings import SchemaError
 
 PROMPTS_KEPT = 16
+SCHEMAS_KEPT = 16
 EMBEDDING_SIZE = 32
+LOGPROB = -0.125
+"""Of the token drawn; each next likeliest has one less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class FakeConfig:
     """How long every answer is, its end token included; None: by the hash, 8 to 71."""
     fail_at: int | None = None
     """Generations raise EngineUnavailable instead of this token."""
+    takes_tools: bool = True
     stall_at: int | None = None
     """Generations never bring forth this token, nor any after it."""
 
@@ -83,6 +98,7 @@ class FakeEngine:
         self._busy = 0
         self._queue: list[_Waiting] = []
         self._arrivals = 0
+        self._schemas: dict[str, bytes] = {}
         self._prompts: deque[tuple[int, ...]] = deque(maxlen=PROMPTS_KEPT)
 
     @property
@@ -97,17 +113,27 @@ class FakeEngine:
             slots=self.config.slots,
             embedding_size=EMBEDDING_SIZE,
             has_chat_template=True,
+            takes_tools=self.config.takes_tools,
             build="fake",
         )
 
-    async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
+    async def render(self, messages: Sequence[ChatMessage], tools: str = "") -> list[int]:
         await trio.lowlevel.checkpoint()
+        if not messages:
+            raise EngineError("a conversation needs at least one message")
+        if any(message.role == PLAIN for message in messages):
+            if len(messages) > 1 or tools or messages[0].calls or messages[0].call_id:
+                raise EngineError("a plain text stands alone: no other message, no tools")
+            return rendered(messages)
         for message in messages:
             if message.role not in ROLES:
                 raise EngineError(f"role {message.role!r} is none of {', '.join(ROLES)}")
-        if not messages:
-            raise EngineError("a conversation needs at least one message")
-        return rendered((message.role, message.content) for message in messages)
+        calls = read_turns(messages)
+        if tools:
+            read_tools(tools)
+        if (tools or any(calls)) and not self.config.takes_tools:
+            raise ToolsRefused("the fake was told to know nothing of tools")
+        return rendered(messages, tools)
 
     async def tokenize(self, text: str, *, add_bos: bool = True) -> list[int]:
         await trio.lowlevel.checkpoint()
@@ -126,18 +152,24 @@ class FakeEngine:
         self.check(request, len(request.emitted) + len(claimed))
         self._check_ids(claimed)
         first = len(request.emitted)
-        return [
-            ScoredToken(token, 0.0 if token == self.token_at(request, first + at) else math.inf, -0.125)
-            for at, token in enumerate(claimed)
-        ]
+        fits = [token == self.token_at(request, first + at) for at, token in enumerate(claimed)]
+        if request.sampling.schema:
+            # Of a text that no longer holds to the schema no token is right.
+            right = fits.index(False) if False in fits else len(fits)
+            fits = [self.holds(request) and at < right for at in range(len(fits))]
+        return [ScoredToken(token, 0.0 if fit else math.inf, LOGPROB) for token, fit in zip(claimed, fits, strict=True)]
 
-    async def embed(self, text: str) -> list[float]:
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
         await trio.lowlevel.checkpoint()
-        if not text:
-            raise EngineError("an empty text has no embedding")
-        values = [byte - 127.5 for byte in hashlib.sha256(text.encode(errors="replace")).digest()]
-        length = math.hypot(*values)
-        return [value / length for value in values]
+        check_texts(texts)
+        raw = [text.encode(errors="replace") for text in texts]
+        longest = 1 + max(map(len, raw))
+        if longest > self.config.context_slot_tokens:
+            raise PromptTooLong(
+                f"a text of {longest} tokens does not fit into the context of {self.config.context_slot_tokens}: "
+                "embed it in parts"
+            )
+        return Embeddings(tuple(map(_vector, raw)), sum(map(len, raw)) + len(raw))
 
     async def stats(self) -> EngineStats:
         await trio.lowlevel.checkpoint()
@@ -157,8 +189,29 @@ class FakeEngine:
         )
 
     def token_at(self, request: GenerateRequest, index: int) -> int:
-        """The token of this request's answer at an index."""
+        """The token of this request's answer at an index; with a schema the answer is the shortest that holds to it."""
+        if request.sampling.schema:
+            answer = self._shortest(request.sampling.schema)
+            return answer[index] if index < len(answer) else END
         return token_at(request.prompt, request.lane_seed, index, self.config.answer_tokens)
+
+    def holds(self, request: GenerateRequest) -> bool:
+        """Whether the emitted tokens are what the schema permits, if there is one."""
+        schema = request.sampling.schema
+        return not schema or all(token.id == self.token_at(request, at) for at, token in enumerate(request.emitted))
+
+    def _shortest(self, schema: str) -> bytes:
+        if schema not in self._schemas:
+            try:
+                text = shortest(read_grammar(grammar_of(schema)))
+            except SchemaError as error:
+                raise SchemaRefused(str(error)) from error
+            if text is None:
+                raise SchemaRefused("every text that holds to the schema would be endless")
+            while len(self._schemas) >= SCHEMAS_KEPT:
+                del self._schemas[next(iter(self._schemas))]
+            self._schemas[schema] = text.encode()
+        return self._schemas[schema]
 
     def check(self, request: GenerateRequest, answer_tokens: int) -> None:
         """Raises what the real engine would."""
@@ -166,6 +219,8 @@ class FakeEngine:
             raise EngineError("the prompt has no tokens: not even a BOS to begin with")
         self._check_ids(request.prompt)
         self._check_ids([token.id for token in request.emitted])
+        if request.sampling.schema:
+            self._shortest(request.sampling.schema)
         context = self.config.context_slot_tokens
         if len(request.prompt) + answer_tokens > context:
             raise PromptTooLong(
@@ -217,6 +272,18 @@ class FakeEngine:
         self.counters.cached += cached
         self.counters.prompt += len(known) - cached
         return cached
+
+
+def _log_probs(token: int, top: int) -> TokenLogProbs:
+    likely = (token, *(other for other in range(top) if other != token))[:top]
+    ranked = tuple(LogProb(each, piece(each), LOGPROB - place) for place, each in enumerate(likely))
+    return TokenLogProbs(LogProb(token, piece(token), LOGPROB), ranked)
+
+
+def _vector(text: bytes) -> bytes:
+    values = [byte - 127.5 for byte in hashlib.sha256(text).digest()]
+    length = math.hypot(*values)
+    return struct.pack(f"<{EMBEDDING_SIZE}f", *(value / length for value in values))
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -293,6 +360,8 @@ class FakeGeneration:
         shown = b"".join(token.text for token in request.emitted)
         if not said.startswith(shown):
             raise EngineError("the texts of the emitted tokens are not what these tokens say")
+        if not engine.holds(request):
+            raise SchemaRefused("the tokens so far are not what the schema permits")
         self._scanner.held = said[len(shown) :]
         if ids[-1:] == [END] or any(stop in self._scanner.held for stop in request.sampling.stop):
             self._reason = FinishReason.STOP
@@ -317,4 +386,5 @@ class FakeGeneration:
             self._reason = FinishReason.STOP
         elif full:
             self._reason = FinishReason.LENGTH
-        return Token(token, text)
+        asked = self._request.sampling.logprobs
+        return Token(token, text, _log_probs(token, asked - 1) if asked else None)

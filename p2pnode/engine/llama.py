@@ -11,6 +11,7 @@ alone or among others, generated or prefilled, as long as every call is one micr
 import ctypes
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import llama_cpp.llama_cpp as native
@@ -132,9 +133,8 @@ class Llama:
             )
         return context
 
-    @property
-    def info(self) -> ModelInfo:
-        """What the model says of itself."""
+    def info(self, *, takes_tools: bool) -> ModelInfo:
+        """What the model says of itself, with what was found out by filling its chat template."""
         kind = native.llama_ftype_name(native.llama_model_ftype(self._model)) or b"unknown"
         return ModelInfo(
             architecture=self.metadata("general.architecture") or "unknown",
@@ -146,6 +146,7 @@ class Llama:
             slots=self.slots,
             embedding_size=self.embedding_size,
             has_chat_template=self.metadata("tokenizer.chat_template") is not None,
+            takes_tools=takes_tools,
             build=_build(),
         )
 
@@ -270,29 +271,25 @@ class Llama:
         token = int(getattr(native, f"llama_vocab_{name}")(self._vocab))
         return "" if token < 0 else native.llama_vocab_get_text(self._vocab, token).decode(errors="replace")
 
-    def embed(self, tokens: list[int]) -> NDArray[np.float64]:
-        """The mean of all tokens' last hidden states, of length one: float64[embedding_size]."""
+    def hidden_sum(self, tokens: Sequence[int], start: int) -> NDArray[np.float64]:
+        """The sum of the last hidden states of at most a micro-batch of a text's tokens, the first of which stands
+        at ``start``: float64[embedding_size]. Texts come one after the other, each from its first token on."""
         if self._embedder is None:
             cells = (self.context_tokens + 255) // 256 * 256
             self._embedder = self._new_context(self._path, cells, 1, embeddings=True)
-        native.llama_memory_clear(native.llama_get_memory(self._embedder), False)
-        batch = self._batch
-        total = np.zeros(self.embedding_size)
-        for start in range(0, len(tokens), self.microbatch_tokens):
-            part = tokens[start : start + self.microbatch_tokens]
-            rows = len(part)
-            batch.tokens[:rows] = part
-            batch.positions[:rows] = np.arange(start, start + rows)
-            batch.sequences[:rows] = 0
-            batch.wanted[:rows] = 1
-            batch.native.n_tokens = rows
-            code = native.llama_decode(self._embedder, batch.native)
-            if code != 0:
-                raise EngineError(f"llama_decode returned {code} for an embedding of {len(tokens)} tokens")
-            states = np.ctypeslib.as_array(native.llama_get_embeddings(self._embedder), (rows, self.embedding_size))
-            total += states.sum(axis=0, dtype=np.float64)
-        length = float(np.linalg.norm(total))
-        return total / length if length > 0 else total
+        if start == 0:
+            native.llama_memory_clear(native.llama_get_memory(self._embedder), False)
+        batch, rows = self._batch, len(tokens)
+        batch.tokens[:rows] = tokens
+        batch.positions[:rows] = np.arange(start, start + rows)
+        batch.sequences[:rows] = 0
+        batch.wanted[:rows] = 1
+        batch.native.n_tokens = rows
+        code = native.llama_decode(self._embedder, batch.native)
+        if code != 0:
+            raise EngineError(f"llama_decode returned {code} for an embedding of {rows} tokens at {start}")
+        states = np.ctypeslib.as_array(native.llama_get_embeddings(self._embedder), (rows, self.embedding_size))
+        return np.asarray(states.sum(axis=0, dtype=np.float64))
 
     def close(self) -> None:
         """Free all memory; the object is of no use afterwards."""

@@ -17,6 +17,7 @@ import trio
 import p2pnode.engine.wire as wire
 from p2pnode.engine.api import (
     ChatMessage,
+    Embeddings,
     Engine,
     EngineConfig,
     EngineError,
@@ -27,6 +28,7 @@ from p2pnode.engine.api import (
     ModelLoadError,
     ScoredToken,
     Token,
+    TokenLogProbs,
 )
 from p2pnode.engine.process import WorkerProcess, start_worker
 from p2pnode.engine.requests import QueryInFlight, Stream, SupervisedGeneration
@@ -85,9 +87,11 @@ class SupervisedEngine:
         assert self._model is not None, "open_engine yields an engine only once its model is loaded"
         return self._model
 
-    async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
-        turns = tuple(ChatMessage(_encodable(turn.role), _encodable(turn.content)) for turn in messages)
-        return await self._query(lambda number: wire.Render(number, turns), list[int])
+    async def render(self, messages: Sequence[ChatMessage], tools: str = "") -> list[int]:
+        turns = tuple(
+            ChatMessage(*map(_encodable, (turn.role, turn.content, turn.calls, turn.call_id))) for turn in messages
+        )
+        return await self._query(lambda number: wire.Render(number, turns, _encodable(tools)), list[int])
 
     async def tokenize(self, text: str, *, add_bos: bool = True) -> list[int]:
         return await self._query(lambda number: wire.Tokenize(number, _encodable(text), add_bos), list[int])
@@ -103,8 +107,9 @@ class SupervisedEngine:
             lambda number: wire.Score(number, request, tuple(claimed)), list[ScoredToken], SCORE_TIMEOUT_S
         )
 
-    async def embed(self, text: str) -> list[float]:
-        return await self._query(lambda number: wire.Embed(number, _encodable(text)), list[float])
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        asked = tuple(map(_encodable, texts))
+        return await self._query(lambda number: wire.Embed(number, asked), Embeddings, SCORE_TIMEOUT_S)
 
     async def stats(self) -> EngineStats:
         stats = await self._query(wire.Stats, EngineStats)
@@ -182,11 +187,11 @@ class SupervisedEngine:
             self._outbox.append(wire.encode(message))
             self._outbox_filled.set()
 
-    def _take_tokens(self, tokens: Sequence[tuple[int, int, bytes]]) -> None:
-        for number, token, text in tokens:
+    def _take_tokens(self, tokens: Sequence[tuple[int, int, bytes, TokenLogProbs | None]]) -> None:
+        for number, token, text, logprobs in tokens:
             stream = self._streams.get(number)
             if stream is not None:
-                stream.push(Token(token, text))
+                stream.push(Token(token, text, logprobs))
 
     def _resubmit(self) -> None:
         """Tell a new worker all that is unanswered, in the order in which it was asked."""
@@ -248,7 +253,7 @@ class SupervisedEngine:
                 f"the engine did not answer within {timeout_s:.0f} s; its queue is long, or the machine overloaded"
             ) from None
         finally:
-            if self._queries.pop(number, None) is not None and isinstance(query.message, wire.Score):
+            if self._queries.pop(number, None) is not None and isinstance(query.message, wire.Score | wire.Embed):
                 self._send(wire.Cancel(number))
 
 

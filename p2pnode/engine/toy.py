@@ -4,9 +4,10 @@ Any token lost, repeated or made up on the way shows, and a takeover can be chec
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-from p2pnode.engine.chat import ROLES
+from p2pnode.engine.chat import PLAIN, ROLES
 
 BYTES = 256
 BOS, END = 256, 257
@@ -15,12 +16,37 @@ FIRST_WORD = FIRST_ROLE + len(ROLES)
 WORDS = tuple(f" {a}{b}".encode() for a in ("ba", "de", "fi", "go", "lu", "mo", "ra", "ti") for b in "aeioumnrst")
 
 
-def rendered(turns: Iterable[tuple[str, str]]) -> list[int]:
-    """The prompt of a conversation, given as roles and contents. Raises ValueError for an unknown role."""
-    ids = [BOS]
-    for role, content in turns:
-        ids += [FIRST_ROLE + ROLES.index(role), *content.encode(errors="replace"), END]
+class Turn(Protocol):
+    """One turn of a conversation, whoever describes it."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def content(self) -> str: ...
+
+    @property
+    def calls(self) -> str: ...
+
+    @property
+    def call_id(self) -> str: ...
+
+
+def rendered(turns: Sequence[Turn], tools: str = "") -> list[int]:
+    """The prompt of a conversation; a lone plain text is its bytes. Raises ValueError for an unknown role."""
+    if [turn.role for turn in turns] == [PLAIN]:
+        return [BOS, *turns[0].content.encode(errors="replace")]
+    ids = [BOS, *_said("tool", tools)] if tools else [BOS]
+    for turn in turns:
+        ids += _said(turn.role, *(turn.content, turn.calls, turn.call_id)[: 3 if turn.calls or turn.call_id else 1])
     return [*ids, FIRST_ROLE + ROLES.index("assistant")]
+
+
+def _said(role: str, *texts: str) -> list[int]:
+    ids = [FIRST_ROLE + ROLES.index(role)]
+    for text in texts:
+        ids += [*text.encode(errors="replace"), END]
+    return ids
 
 
 def token_at(prompt: Sequence[int], lane_seed: bytes, index: int, length: int | None = None) -> int:

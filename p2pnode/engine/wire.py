@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from p2pnode.engine.api import (
     ChatMessage,
+    Embeddings,
     EngineBusy,
     EngineConfig,
     EngineError,
@@ -20,9 +21,15 @@ from p2pnode.engine.api import (
     ModelInfo,
     ModelLoadError,
     PromptTooLong,
+    SchemaRefused,
     ScoredToken,
+    TokenLogProbs,
+    ToolsRefused,
 )
 
+FailureKind = Literal[
+    "failed", "model-load", "prompt-too-long", "schema-refused", "tools-refused", "busy", "unavailable"
+]
 LENGTH_BYTES = 4
 FRAME_BYTES_MAX = 64 * 1_024 * 1_024
 LOAD = 0
@@ -53,6 +60,7 @@ class Score(Struct, frozen=True, array_like=True, tag="score"):
 class Render(Struct, frozen=True, array_like=True, tag="render"):
     number: int
     messages: tuple[ChatMessage, ...]
+    tools: str
 
 
 class Tokenize(Struct, frozen=True, array_like=True, tag="tokenize"):
@@ -68,7 +76,7 @@ class Detokenize(Struct, frozen=True, array_like=True, tag="detokenize"):
 
 class Embed(Struct, frozen=True, array_like=True, tag="embed"):
     number: int
-    text: str
+    texts: tuple[str, ...]
 
 
 class Stats(Struct, frozen=True, array_like=True, tag="stats"):
@@ -86,9 +94,9 @@ class Loaded(Struct, frozen=True, array_like=True, tag="loaded"):
 
 
 class Progress(Struct, frozen=True, array_like=True, tag="progress"):
-    """The tokens of one step: (number, token id, text) each."""
+    """The tokens of one step: (number, token id, text, log probabilities where asked for) each."""
 
-    tokens: tuple[tuple[int, int, bytes], ...]
+    tokens: tuple[tuple[int, int, bytes, TokenLogProbs | None], ...]
 
 
 class Done(Struct, frozen=True, array_like=True, tag="done"):
@@ -102,7 +110,7 @@ class Failed(Struct, frozen=True, array_like=True, tag="failed"):
     """A request, or the load, could not be carried out."""
 
     number: int
-    kind: Literal["failed", "model-load", "prompt-too-long", "busy", "unavailable"]
+    kind: FailureKind
     message: str
 
 
@@ -115,15 +123,17 @@ class Answer(Struct, frozen=True, array_like=True, tag="answer"):
 
 FromWorker = Loaded | Progress | Done | Failed | Answer
 
-_KINDS: dict[Literal["failed", "model-load", "prompt-too-long", "busy", "unavailable"], type[EngineError]] = {
+_KINDS: dict[FailureKind, type[EngineError]] = {
     "model-load": ModelLoadError,
     "prompt-too-long": PromptTooLong,
+    "schema-refused": SchemaRefused,
+    "tools-refused": ToolsRefused,
     "busy": EngineBusy,
     "unavailable": EngineUnavailable,
     "failed": EngineError,
 }
 
-QueryValue = list[int] | bytes | list[ScoredToken] | list[float] | EngineStats
+QueryValue = list[int] | bytes | list[ScoredToken] | Embeddings | EngineStats
 
 # The hooks carry the one type that MessagePack does not know: a path.
 _encoder = msgspec.msgpack.Encoder(enc_hook=str)

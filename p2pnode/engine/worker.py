@@ -14,15 +14,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 import p2pnode.engine.wire as wire
-from p2pnode.engine.api import EngineConfig, EngineError, EngineStats, PromptTooLong
-from p2pnode.engine.batcher import Batcher, Drawn, Ended, Outcome, Scored
+from p2pnode.engine.api import Embeddings, EngineConfig, EngineError, EngineStats
+from p2pnode.engine.batcher import Batcher, Drawn, Ended, Outcome, Refused, Scored
 from p2pnode.engine.channel import Channel, NodeGoneError
 from p2pnode.engine.chat import ChatRenderer
+from p2pnode.engine.embedding import Embedder
+from p2pnode.engine.grammars import Grammars
 from p2pnode.engine.llama import Llama
+from p2pnode.engine.slots import IDLE_FEED_MICROBATCHES
 
 
 class Worker:
@@ -40,22 +43,39 @@ class Worker:
             debug=config.debug,
         )
         self._chat = ChatRenderer(self._model)
-        self._batcher = Batcher(self._model, queue_max=config.queue_max, clock=time.monotonic)
-        channel.send(wire.Loaded(self._model.info))
+        self._embedder = Embedder(self._model, queue_max=config.queue_max)
+        self._grammars = Grammars(config.model_path, self._model.vocab_size)
+        self._batcher = Batcher(self._model, queue_max=config.queue_max, clock=time.monotonic, grammars=self._grammars)
+        channel.send(wire.Loaded(self._model.info(takes_tools=self._chat.takes_tools)))
 
     def run(self) -> None:
         """Serve until the node is gone."""
         while True:
-            waits = self._batcher.idle or self._channel.congested
-            for message in self._channel.receive(wait=waits):
+            wait = self._idle or self._channel.congested
+            for message in self._channel.receive(wait=wait, also=self._grammars.waiting):
                 self._take(message)
-            if not (self._batcher.idle or self._channel.congested):
+            for number, refused in self._grammars.opened():
+                self._report(self._batcher.grammar_opened(number, refused))
+            if self._channel.congested:
+                continue
+            for number, embeddings in self._embed(1 if not self._batcher.idle else IDLE_FEED_MICROBATCHES):
+                self._channel.send(wire.Answer(number, wire.encode_value(embeddings)))
+            if not self._batcher.idle:
                 self._report(self._batcher.step())
+
+    @property
+    def _idle(self) -> bool:
+        return self._batcher.idle and self._embedder.idle
+
+    def _embed(self, microbatches: int) -> Iterator[tuple[int, Embeddings]]:
+        for _ in range(microbatches):
+            yield from self._embedder.step()
 
     def _take(self, message: wire.ToWorker) -> None:
         match message:
             case wire.Cancel(number):
                 self._batcher.cancel(number)
+                self._embedder.cancel(number)
             case wire.Load():
                 raise EngineError("a worker loads one model, once")
             case _:
@@ -70,15 +90,15 @@ class Worker:
                 return self._report(self._batcher.generate(number, request))
             case wire.Score(number, request, claimed):
                 return self._report(self._batcher.score(number, request, claimed))
-            case wire.Render(_, messages):
-                value: wire.QueryValue = self._chat.render(messages)
+            case wire.Embed(number, texts):
+                return self._embedder.submit(number, texts)
+            case wire.Render(_, messages, tools):
+                value: wire.QueryValue = self._chat.render(messages, tools)
             case wire.Tokenize(_, text, add_bos):
                 value = self._model.tokenize(text, add_special=add_bos, parse_special=False)
             case wire.Detokenize(_, tokens):
                 self._batcher.check_ids(tokens)
                 value = b"".join(map(self._model.piece, tokens))
-            case wire.Embed(_, text):
-                value = self._embed(text)
             case wire.Stats():
                 value = self._stats()
             case _:
@@ -87,7 +107,7 @@ class Worker:
 
     def _report(self, outcomes: Sequence[Outcome]) -> None:
         """Send a step's outcomes at once: all tokens in one message, then what they ended."""
-        drawn = tuple((o.number, o.token, o.text) for o in outcomes if isinstance(o, Drawn))
+        drawn = tuple((o.number, o.token, o.text, o.logprobs) for o in outcomes if isinstance(o, Drawn))
         messages: list[wire.FromWorker] = [wire.Progress(drawn)] if drawn else []
         for outcome in outcomes:
             match outcome:
@@ -95,20 +115,10 @@ class Worker:
                     messages.append(wire.Done(number, finished))
                 case Scored(number, tokens):
                     messages.append(wire.Answer(number, wire.encode_value(list(tokens))))
+                case Refused(number, error):
+                    messages.append(wire.failure(number, error))
         if messages:
             self._channel.send(*messages)
-
-    def _embed(self, text: str) -> list[float]:
-        tokens = self._model.tokenize(text, add_special=True, parse_special=False)
-        if not text or not tokens:
-            raise EngineError("an empty text has no embedding")
-        if len(tokens) > self._model.context_tokens:
-            raise PromptTooLong(
-                f"a text of {len(tokens)} tokens does not fit into the context of {self._model.context_tokens}: "
-                "embed it in parts"
-            )
-        embedding: list[float] = self._model.embed(tokens).tolist()
-        return embedding
 
     def _stats(self) -> EngineStats:
         table, totals = self._batcher.table, self._batcher.totals

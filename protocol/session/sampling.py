@@ -14,16 +14,17 @@ The exact arithmetic (vectors: ``tests/vectors/noise.json``):
    ``z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9``, ``z = (z ^ z >> 27) * 0x94D049BB133111EB``, ``z = z ^ z >> 31``.
 4. ``u = ((z >> 12) + 1/2) / 2^52``, which a double holds exactly, and ``noise = -log(-log(u))`` in doubles.
 5. Logits, float32, take the penalties (computed in doubles, rounded to float32) of the last ``penalty_window``
-   tokens. Then ``top_k`` keeps the k largest, lower ids first on ties; ``top_p`` and ``min_p`` look at the softmax
-   of ``logit / temperature`` over those: ``top_p`` keeps a token if those before it sum to less than ``top_p``,
-   ``min_p`` if it has at least ``min_p`` times the probability of the first.
+   tokens. Where a schema is asked for, only tokens that its grammar permits count from here on. Then ``top_k`` keeps
+   the k largest, lower ids first on ties; ``top_p`` and ``min_p`` look at the softmax of ``logit / temperature`` over
+   those: ``top_p`` keeps a token if those before it sum to less than ``top_p``, ``min_p`` if it has at least
+   ``min_p`` times the probability of the first.
 6. The largest ``logit / temperature + noise`` wins, the lowest id on ties; at temperature 0 the largest logit.
 
-Spec: [NOISE-KEY.1] [NOISE-MIX.1] [SAMPLE-ORDER.1]
+Spec: [NOISE-KEY.1] [NOISE-MIX.1] [SAMPLE-ORDER.1] [SAMPLE-MASK.1]
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,10 @@ from protocol.core.errors import ParameterError
 from protocol.messages.sampling import SamplingParams
 
 TOP_K_MAX = 1_024
+NO_TOKEN = -1
+"""What is drawn where no token is permitted."""
+FIRST_ASKED = 4
+"""Times as many tokens as can be drawn are asked for first: of a text's letters nearly all are permitted."""
 EDGE_BAND = 0.2
 """Logits. A token this close above the edge of the checker's candidate set does not compete: the miner, whose
 logits differ a little, may have left it out. At 0.05 honest margins at the edge reached 2 logits on a model with a
@@ -46,6 +51,8 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 Logits = NDArray[np.float32]
 TokenIds = NDArray[np.int64]
+Permits = Callable[[TokenIds], NDArray[np.bool_]]
+"""Of some token ids, ascending: which a schema's grammar permits as the next token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Draw:
     """The index in the answer of the token to draw, from 0."""
     recent: Sequence[int] | NDArray[np.int32] = ()
     """The tokens before it, prompt included; at least the last ``penalty_window`` where there are that many."""
+    permits: Permits | None = None
+    """None: every token."""
 
 
 def lane_seed(task_seed: bytes, choice: int, lane: int) -> bytes:
@@ -100,19 +109,20 @@ def choose(logits: Logits, params: SamplingParams, lane_seed: bytes, position: i
 
 
 def choose_many(logits: Logits, draws: Sequence[Draw]) -> list[int]:
-    """One token per row. ``logits``: float32[rows, vocab], left as they are. A row's token does not depend on
-    the other rows; together they cost far less than one by one."""
-    greedy = [row for row, draw in enumerate(draws) if draw.params.temperature_bp == 0]
-    random = [row for row, draw in enumerate(draws) if draw.params.temperature_bp != 0]
-    chosen = [0] * len(draws)
-    logits = _penalised(logits, draws)
+    """One token per row, ``NO_TOKEN`` where none is permitted. ``logits``: float32[rows, vocab], left as they are. A
+    row's token does not depend on the other rows; together they cost far less than one by one."""
+    logits = _permitted(_penalised(logits, draws), draws)
+    open_rows = [draw.permits is None or logits[row].max() > -np.inf for row, draw in enumerate(draws)]
+    greedy = [row for row, draw in enumerate(draws) if draw.params.temperature_bp == 0 and open_rows[row]]
+    random = [row for row, draw in enumerate(draws) if draw.params.temperature_bp != 0 and open_rows[row]]
+    chosen = [NO_TOKEN] * len(draws)
     if greedy:
         # argmax takes the first of equals, which is the lowest id.
-        best = (logits if not random else logits[greedy]).argmax(axis=1)
+        best = (logits if len(greedy) == len(draws) else logits[greedy]).argmax(axis=1)
         for row, token in zip(greedy, best.tolist(), strict=True):
             chosen[row] = token
     if random:
-        drawn = _draw_random(logits if not greedy else logits[random], [draws[row] for row in random])
+        drawn = _draw_random(logits if len(random) == len(draws) else logits[random], [draws[row] for row in random])
         for row, token in zip(random, drawn, strict=True):
             chosen[row] = token
     return chosen
@@ -158,6 +168,42 @@ def _penalised(logits: Logits, draws: Sequence[Draw]) -> Logits:
     return result
 
 
+def _permitted(logits: Logits, draws: Sequence[Draw], claimed: int | None = None) -> Logits:
+    """The same array where all tokens are permitted, else a copy in which a row's other tokens have the logit -inf.
+
+    The likeliest are asked for first. Where as many of them are permitted as can be drawn, the rest are not looked at
+    but left out, ``claimed`` excepted: so the result is the same for all that can be drawn, and most often cheap.
+
+    Spec: [SAMPLE-MASK.1]
+    """
+    result = logits
+    for row, draw in enumerate(draws):
+        if draw.permits is None:
+            continue
+        if result is logits:
+            result = logits.copy()
+        values, params = logits[row], draw.params
+        wanted = 1 if params.temperature_bp == 0 else min(params.top_k or TOP_K_MAX, len(values))
+        asked = min(FIRST_ASKED * wanted, len(values))
+        edge = np.partition(values, len(values) - asked)[len(values) - asked]
+        likely = values >= edge
+        if claimed is not None:
+            likely[claimed] = True
+        permitted = _ask(draw.permits, likely)
+        if np.count_nonzero(permitted & (values >= edge)) < wanted:
+            permitted |= _ask(draw.permits, ~likely)
+        result[row, ~permitted] = -np.inf
+    return result
+
+
+def _ask(permits: Permits, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    ids = np.flatnonzero(which)
+    answer = np.zeros(len(which), dtype=np.bool_)
+    if len(ids):
+        answer[ids] = permits(ids)
+    return answer
+
+
 def _candidates(logits: Logits, params: Sequence[SamplingParams]) -> tuple[TokenIds, NDArray[np.float64]]:
     """Ids (ascending) and logits of each row's candidates: [rows, width], anything else at -inf."""
     vocab = logits.shape[1]
@@ -171,11 +217,13 @@ def _candidates(logits: Logits, params: Sequence[SamplingParams]) -> tuple[Token
 
 
 def _survivors(logits: Logits, k: int) -> tuple[TokenIds, NDArray[np.float64]]:
-    """A superset of each row's k largest, as [rows, width] with ids ascending and -inf for padding."""
+    """A superset of each row's k largest, as [rows, width] with ids ascending and -inf for padding. Each row has one
+    that is permitted."""
     rows, vocab = logits.shape
     if k >= vocab:
         return np.broadcast_to(np.arange(vocab), logits.shape), logits.astype(np.float64)
-    flat = np.flatnonzero(logits >= _lower_bound(logits, k))
+    # What is not permitted is no survivor, even where fewer than k are.
+    flat = np.flatnonzero(logits >= np.maximum(_lower_bound(logits, k), np.finfo(np.float32).min))
     row_of = flat // vocab
     ids = flat - row_of * vocab
     per_row = np.bincount(row_of, minlength=rows)
@@ -206,6 +254,7 @@ def _lower_bound(logits: Logits, k: int) -> Logits:
 def _keep_top_k(values: NDArray[np.float64], limits: NDArray[np.int64]) -> None:
     """Set to -inf what is not among the first ``limits[row]`` by (value, largest first; column)."""
     ordered = np.sort(values, axis=1)
+    limits = np.minimum(limits, values.shape[1])
     edge = np.take_along_axis(ordered, (values.shape[1] - limits)[:, np.newaxis], axis=1)
     above, level = values > edge, values == edge
     room = limits[:, np.newaxis] - above.sum(axis=1, keepdims=True)
@@ -238,15 +287,19 @@ def margin(logits: Logits, draw: Draw, token: int) -> float:
     Spec: [SCORE-MARGIN.1]
     """
     params = draw.params
-    row = _penalised(logits[np.newaxis], [draw])
+    row = _permitted(_penalised(logits[np.newaxis], [draw]), [draw], claimed=token)
     claimed = float(row[0, token])
+    if claimed == -np.inf:
+        return float("inf")
     if params.temperature_bp == 0:
         return float(row[0].max()) - claimed
     unlimited = structs.replace(params, top_p_bp=10_000, min_p_bp=0)
     ids, values = (array[0] for array in _candidates(row, [unlimited]))
     kept = values > -np.inf
     ids, values = ids[kept], values[kept]
-    edge = float(values.min()) if len(ids) < row.shape[1] else -np.inf
+    # Where fewer are permitted than top-k would keep, it keeps nobody out.
+    cut = len(ids) < row.shape[1] and len(ids) >= min(params.top_k or TOP_K_MAX, row.shape[1])
+    edge = float(values.min()) if cut else -np.inf
     if token not in ids:
         ids, values = np.append(ids, token), np.append(values, claimed)
     shortfall = _shortfalls(values, edge, params)

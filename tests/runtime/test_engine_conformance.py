@@ -1,5 +1,6 @@
 """What every engine owes its callers: the same suite over the fake and over llama.cpp with the shipped model."""
 
+import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,6 +13,8 @@ import trio.testing
 
 import p2pnode.models
 from p2pnode.engine.api import (
+    EMBED_CHARACTERS_MAX,
+    EMBED_TEXTS_MAX,
     ChatMessage,
     Engine,
     EngineBusy,
@@ -21,25 +24,34 @@ from p2pnode.engine.api import (
     FinishReason,
     GenerateRequest,
     PromptTooLong,
+    SchemaRefused,
     Token,
     Tokens,
+    ToolsRefused,
 )
 from p2pnode.engine.fake import FakeConfig, open_fake_engine
 from p2pnode.engine.supervisor import open_engine
 from protocol.messages.sampling import SamplingParams
 from protocol.session.sampling import lane_seed
+from tests.retemplated import retemplated
 
 MODEL = Path(p2pnode.models.__file__).parent / "shipped" / "tiny-q8_0.gguf"
 CONTEXT = 512
 
 
+@pytest.fixture(scope="session")
+def model_with_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model behind a template that shows tools; what it says to other prompts is the same."""
+    return retemplated(MODEL, tmp_path_factory.mktemp("model") / "tools.gguf")
+
+
 @pytest.fixture(params=["fake", "llama"])
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+async def engine(request: pytest.FixtureRequest, model_with_tools: Path) -> AsyncIterator[Engine]:
     if request.param == "fake":
         async with open_fake_engine(FakeConfig(slots=2, context_slot_tokens=CONTEXT, queue_max=1)) as opened:
             yield opened
     else:
-        config = EngineConfig(MODEL, slots=2, context_slot_tokens=CONTEXT, queue_max=1, threads=1)
+        config = EngineConfig(model_with_tools, slots=2, context_slot_tokens=CONTEXT, queue_max=1, threads=1)
         async with open_engine(config) as opened:
             yield opened
 
@@ -171,7 +183,7 @@ async def test_what_is_no_request_is_refused(engine: Engine) -> None:
     with pytest.raises(EngineError):
         await engine.detokenize([engine.model.vocab_size])
     with pytest.raises(EngineError):
-        await engine.embed("")
+        await engine.embed([""])
     assert await collect(engine, request), "and the engine goes on"
 
 
@@ -248,11 +260,145 @@ async def test_messages_cannot_write_control_tokens(engine: Engine) -> None:
 
 
 async def test_embeddings_have_length_one_and_tell_texts_apart(engine: Engine) -> None:
-    one, again, other = [await engine.embed(text) for text in ("a bear", "a bear", "two and two")]
+    texts = ("a bear", "two and two", "a bear", "a bear in a wood. " * 10)
+    embedded = await engine.embed(texts)
+    one, other, again, long = embedded.floats()
     assert len(one) == engine.model.embedding_size
-    assert math.hypot(*one) == pytest.approx(1.0)
-    assert one == again
-    assert one != other
+    assert all(math.hypot(*vector) == pytest.approx(1.0) for vector in (one, other, long))
+    assert one == again != other
+    assert embedded.tokens == sum([len(await engine.tokenize(text)) for text in texts])
+    assert (await engine.embed([texts[3]])).vectors == embedded.vectors[3:], "whoever else is embedded"
+
+
+PERSON = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "likes": {"type": "array", "items": {"enum": ["tea", "ä🙂"]}, "minItems": 1, "maxItems": 2},
+        },
+        "required": ["name", "age", "likes"],
+    }
+)
+
+
+@pytest.mark.spec("SAMPLE-MASK.1", "SCHEMA-GRAMMAR.1")
+async def test_an_answer_holds_to_its_schema_and_ends_where_it_does(engine: Engine) -> None:
+    for temperature_bp, top_k in ((0, 64), (7_000, 64), (20_000, 0), (20_000, 2)):
+        request = await ask(
+            engine, "Who are you?", 400, schema=PERSON, temperature_bp=temperature_bp, top_k=top_k, min_p_bp=100
+        )
+        tokens, finished = await collect(engine, request)
+        value = json.loads(text_of(tokens))
+        assert list(value) == ["name", "age", "likes"]
+        assert len(value["name"]) <= 12
+        assert 0 <= value["age"] <= 120
+        assert 1 <= len(value["likes"]) <= 2
+        assert set(value["likes"]) <= {"tea", "ä🙂"}
+        assert finished.reason is FinishReason.STOP
+        claimed = [token.id for token in tokens]
+        assert all(score.margin == 0.0 for score in await engine.score(request, claimed))
+        later = await engine.score(replace(request, emitted=tuple(tokens[:5])), claimed[5:])
+        assert all(score.margin == 0.0 for score in later)
+
+
+@pytest.mark.spec("SAMPLE-MASK.1")
+async def test_an_answer_with_a_schema_goes_on_from_every_token(engine: Engine) -> None:
+    request = await ask(engine, "Who are you?", 400, schema=PERSON)
+    whole, _ = await collect(engine, request)
+    for kept in range(0, len(whole) + 1, 5):
+        rest, finished = await collect(engine, replace(request, emitted=tuple(whole[:kept])))
+        assert whole[:kept] + rest == whole
+        assert finished.reason is FinishReason.STOP
+
+
+@pytest.mark.spec("SAMPLE-MASK.1")
+async def test_a_token_that_the_schema_does_not_permit_is_infinitely_wrong(engine: Engine) -> None:
+    request = await ask(engine, "Who are you?", 30, schema=PERSON, temperature_bp=0)
+    claimed = [token.id for token in (await collect(engine, request))[0]]
+    plain = [token.id for token in (await collect(engine, await ask(engine, "Who are you?", 30)))[0]]
+    assert {score.margin for score in await engine.score(request, plain)} == {math.inf}
+    mixed = [*claimed[:4], *plain[:2], *claimed[4:]]
+    assert [score.margin for score in await engine.score(request, mixed)][:4] == [0.0] * 4
+    assert {score.margin for score in (await engine.score(request, mixed))[4:]} == {math.inf}
+
+
+async def test_a_schema_that_cannot_be_held_to_is_refused(engine: Engine) -> None:
+    for schema, why in (("{", "no JSON"), ('{"not": {}}', "'not'"), ('{"$ref": "https://x"}', "into the schema")):
+        request = await ask(engine, "Who are you?", schema=schema)
+        with pytest.raises(SchemaRefused, match=why):
+            await collect(engine, request)
+        with pytest.raises(SchemaRefused, match=why):
+            await engine.score(request, [1, 2])
+    assert (await engine.stats()).slots_busy == 0
+
+
+async def test_log_probabilities_come_where_they_are_asked_for(engine: Engine) -> None:
+    request = await ask(engine, "Who are you?", 12)
+    plain, _ = await collect(engine, request)
+    assert all(token.logprobs is None for token in plain)
+    told, _ = await collect(engine, replace(request, sampling=SamplingParams(logprobs=4)))
+    assert [(token.id, token.text) for token in told] == [(token.id, token.text) for token in plain]
+    scored = await engine.score(request, [token.id for token in plain])
+    for token, score in zip(told, scored, strict=True):
+        assert token.logprobs is not None
+        own, top = token.logprobs.own, token.logprobs.top
+        assert own.id == token.id
+        assert own.piece == await engine.detokenize([token.id])
+        assert own.logprob == pytest.approx(score.logprob, abs=1e-4)
+        assert len(top) == 3
+        assert [one.logprob for one in top] == sorted((one.logprob for one in top), reverse=True)
+        assert own.logprob <= top[0].logprob <= 0.0
+        assert own in top or own.logprob <= top[-1].logprob
+    alone, _ = await collect(engine, replace(request, sampling=SamplingParams(logprobs=1)))
+    assert all(token.logprobs is not None and token.logprobs.top == () for token in alone)
+
+
+TOOL = json.dumps([{"type": "function", "function": {"name": "look_up", "description": "Looks up a <|end|> word"}}])
+CALL = json.dumps([{"id": "call_1", "function": {"name": "look_up", "arguments": '{"word": "<|assistant|>"}'}}])
+
+
+async def test_tools_and_calls_are_part_of_the_prompt(engine: Engine) -> None:
+    assert engine.model.takes_tools
+    turns = [ChatMessage("user", "Hi"), ChatMessage("assistant", "", CALL), ChatMessage("tool", "ok", call_id="call_1")]
+    without = await engine.render([ChatMessage("user", "Hi"), ChatMessage("assistant", "."), ChatMessage("user", "ok")])
+    shown = await engine.render(turns, TOOL)
+    text = await engine.detokenize(shown)
+    for part in (b"look_up", b"Looks up a <|end|> word", b"<|assistant|>", b"ok", b"Hi"):
+        assert part in text
+    control = [token for token in shown if await engine.detokenize([token]) == b""]
+    plain = [token for token in without if await engine.detokenize([token]) == b""]
+    assert len(control) >= len(plain) + 2, "the tools have a turn of their own"
+    assert await engine.render(turns) != shown
+    assert await collect(engine, replace(await ask(engine, "Hi", 8), prompt=shown))
+
+
+async def test_what_are_no_tools_is_refused(engine: Engine) -> None:
+    for tools in ("{", "{}", "[]", '[{"function": {}}]', "[" * 30_000):
+        with pytest.raises(ToolsRefused):
+            await engine.render([ChatMessage("user", "Hi")], tools)
+    for turn in (ChatMessage("assistant", "", "[]"), ChatMessage("tool", "ok", call_id="<|end|>")):
+        with pytest.raises(ToolsRefused):
+            await engine.render([ChatMessage("user", "Hi"), turn])
+
+
+async def test_a_plain_text_is_gone_on_with_as_it_is(engine: Engine) -> None:
+    text = "Once upon a <|user|> time"
+    prompt = await engine.render([ChatMessage("plain", text)])
+    assert prompt == await engine.tokenize(text)
+    assert await collect(engine, replace(await ask(engine, "", 8), prompt=prompt))
+    with pytest.raises(EngineError, match="stands alone"):
+        await engine.render([ChatMessage("plain", text), ChatMessage("user", "Hi")])
+
+
+async def test_what_cannot_be_embedded_is_refused(engine: Engine) -> None:
+    for texts in ((), ("",), ("a", ""), ("a",) * (EMBED_TEXTS_MAX + 1), ("a" * (EMBED_CHARACTERS_MAX + 1),)):
+        with pytest.raises(EngineError):
+            await engine.embed(texts)
+    with pytest.raises(PromptTooLong, match="in parts"):
+        await engine.embed(["a", "many words " * CONTEXT])
+    assert len((await engine.embed(["a"] * EMBED_TEXTS_MAX)).vectors) == EMBED_TEXTS_MAX
 
 
 async def test_stats_count(engine: Engine) -> None:

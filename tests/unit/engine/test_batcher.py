@@ -1,12 +1,15 @@
 """Continuous batching over a model whose logits depend on every token in the cache."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from p2pnode.engine.api import (
     EngineBusy,
@@ -14,11 +17,14 @@ from p2pnode.engine.api import (
     Finished,
     FinishReason,
     GenerateRequest,
+    LogProb,
     PromptTooLong,
+    SchemaRefused,
     ScoredToken,
     Token,
 )
-from p2pnode.engine.batcher import Batcher, Drawn, Ended, Outcome, Scored
+from p2pnode.engine.batcher import Batcher, Drawn, Ended, Outcome, Refused, Scored
+from p2pnode.engine.grammars import TokensBreakSchema
 from protocol.messages.sampling import SamplingParams
 from protocol.session.sampling import choose, lane_seed
 from tests.unit.engine.model import END, TinyModel
@@ -26,7 +32,37 @@ from tests.unit.engine.model import END, TinyModel
 
 def make(queue_max: int = 16, **knobs: int) -> tuple[Batcher, TinyModel]:
     model = TinyModel(**knobs)
-    return Batcher(model, queue_max=queue_max, clock=lambda: 0.0), model
+    return Batcher(model, queue_max=queue_max, clock=lambda: 0.0, grammars=Grammars()), model
+
+
+class Grammars:
+    """Grammars after which letters must rise, whatever the schema; ``END`` may come behind ``m``."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, list[int]] = {}
+        self.breaks_at: int | None = None
+        """The grammar dies when it has taken so many tokens."""
+
+    def open(self, number: int, grammar: str, emitted: Sequence[int]) -> None:
+        assert grammar.startswith("r0 ::= ") or "root ::= " in grammar
+        self.held[number] = list(emitted)
+
+    def permits(self, number: int, accepted: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        so_far = self.held[number]
+        for token in accepted:
+            if not self._may(so_far, token):
+                raise TokensBreakSchema("letters must rise")
+            so_far.append(token)
+        if self.breaks_at is not None and len(so_far) >= self.breaks_at:
+            raise SchemaRefused("too dear")
+        return np.array([self._may(so_far, int(token)) for token in ids], dtype=np.bool_)
+
+    def close(self, number: int) -> None:
+        del self.held[number]
+
+    def _may(self, so_far: list[int], token: int) -> bool:
+        last = so_far[-1] % 26 if so_far else -1
+        return last >= 12 if token == END else token % 26 > last
 
 
 def ask(prompt: Sequence[int], max_tokens: int = 12, *, lane: int = 0, **sampling: object) -> GenerateRequest:
@@ -59,13 +95,17 @@ class Log:
         self.tokens: dict[int, list[Token]] = {}
         self.ends: dict[int, Finished] = {}
         self.scores: dict[int, tuple[ScoredToken, ...]] = {}
+        self.refusals: dict[int, EngineError] = {}
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             match outcome:
-                case Drawn(number, token, text):
+                case Drawn(number, token, text, logprobs):
                     assert number not in self.ends
-                    self.tokens.setdefault(number, []).append(Token(token, text))
+                    self.tokens.setdefault(number, []).append(Token(token, text, logprobs))
+                case Refused(number, error):
+                    assert number not in self.ends
+                    self.refusals[number] = error
                 case Ended(number, finished):
                     assert number not in self.ends
                     self.ends[number] = finished
@@ -244,6 +284,8 @@ def test_what_cannot_be_served_is_refused_before_it_starts() -> None:
     batcher.generate(2, ask([1], 9))
     with pytest.raises(EngineBusy):
         batcher.generate(3, ask([1], 9))
+    with pytest.raises(SchemaRefused, match="no type 'x'"):
+        batcher.generate(4, ask([1], 9, schema='{"type": "x"}'))
 
 
 def test_an_answer_that_has_ended_already_is_not_continued() -> None:
@@ -283,3 +325,106 @@ def test_an_honest_answer_scores_zero_and_a_changed_token_does_not(
 def test_scoring_nothing_is_nothing() -> None:
     batcher, _ = make()
     assert batcher.score(1, ask([1], 4), []) == [Scored(1, ())]
+
+
+ANY = '{"type": "object"}'
+
+
+def served(request: GenerateRequest, grammars: Grammars | None = None, number: int = 1) -> Log:
+    """What comes of a request with a schema, whose grammar opens at once."""
+    model = TinyModel()
+    model.end_bias = 4.0
+    batcher = Batcher(model, queue_max=4, clock=lambda: 0.0, grammars=grammars or Grammars())
+    log = Log()
+    log.take(batcher.generate(number, request))
+    assert batcher.idle, "it waits for its grammar first"
+    log.take(batcher.grammar_opened(number, None))
+    return run(batcher, log)
+
+
+@pytest.mark.spec("SAMPLE-MASK.1")
+@settings(deadline=None, max_examples=40)
+@given(prompts, st.sampled_from([0, 7_000, 20_000]), st.integers(0, 2), st.integers(0, 8))
+def test_only_what_the_grammar_permits_is_drawn_and_scored(
+    prompt: list[int], temperature_bp: int, top_k: int, kept: int
+) -> None:
+    request = ask(prompt, 40, schema=ANY, temperature_bp=temperature_bp, top_k=top_k)
+    grammars = Grammars()
+    log = served(request, grammars)
+    letters = log.text(1)
+    assert all(one < other for one, other in pairwise(letters))
+    if 1 in log.ends:
+        assert log.ids(1)[-1] == END
+        assert letters[-1:] >= b"m"
+    else:
+        assert "no token" in str(log.refusals[1]), "the last letter of the alphabet is drawn, and the end is out of it"
+    assert grammars.held == {}
+
+    resumed = served(replace(request, emitted=tuple(log.tokens[1][:kept])))
+    assert [*log.ids(1)[:kept], *(token.id for token in resumed.tokens.get(1, []))] == log.ids(1)
+
+    claimed = log.ids(1)
+    batcher = Batcher(TinyModel(), queue_max=4, clock=lambda: 0.0, grammars=grammars)
+    batcher._model.end_bias = 4.0  # type: ignore[attr-defined]
+    batcher.score(2, request, claimed)
+    batcher.grammar_opened(2, None)
+    assert [token.margin for token in run(batcher).scores[2]] == [0.0] * len(claimed)
+    wrong = [claimed[0], claimed[0], *claimed[1:]]
+    batcher.score(3, request, wrong)
+    batcher.grammar_opened(3, None)
+    scores = run(batcher).scores[3]
+    assert [token.margin for token in scores] == [0.0] + [math.inf] * len(claimed)
+    assert all(math.isfinite(token.logprob) for token in scores)
+    assert grammars.held == {}
+
+
+def test_scores_tell_of_emitted_tokens_that_break_the_schema() -> None:
+    grammars = Grammars()
+    batcher = Batcher(TinyModel(), queue_max=4, clock=lambda: 0.0, grammars=grammars)
+    batcher.score(1, replace(ask([1], 9, schema=ANY), emitted=(Token(5, b"f"), Token(4, b"e"))), [7, 8])
+    assert batcher.grammar_opened(1, TokensBreakSchema("no")) == []
+    assert [token.margin for token in run(batcher).scores[1]] == [math.inf] * 2
+
+
+def test_a_grammar_that_is_refused_or_dies_ends_only_its_own_request() -> None:
+    grammars = Grammars()
+    batcher = Batcher(TinyModel(), queue_max=1, clock=lambda: 0.0, grammars=grammars)
+    for number in (1, 2, 3, 4, 5):
+        batcher.generate(number, ask([number], 9, schema=ANY))
+    with pytest.raises(EngineBusy, match="wait for their grammars"):
+        batcher.generate(6, ask([6], 9, schema=ANY))
+    (refused,) = batcher.grammar_opened(1, SchemaRefused("left recursion"))
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, SchemaRefused)
+    batcher.cancel(2)
+    assert batcher.grammar_opened(2, None) == []
+    assert sorted(grammars.held) == [3, 4, 5]
+    log = Log()
+    for number in (3, 4):
+        log.take(batcher.grammar_opened(number, None))
+    batcher.generate(7, ask([7], 9))
+    log.take(batcher.step())
+    grammars.breaks_at = 1
+    run(batcher, log)
+    assert {number: str(error) for number, error in log.refusals.items()} == {3: "too dear", 4: "too dear"}
+    assert log.ids(7) == alone(ask([7], 9))
+    assert sorted(grammars.held) == [5]
+
+
+def test_log_probabilities_are_those_of_the_model_whatever_is_drawn() -> None:
+    request = ask([1, 2], 6, logprobs=4, temperature_bp=20_000, repetition_penalty_bp=15_000)
+    batcher, model = make()
+    batcher.generate(1, request)
+    history = [1, 2]
+    for token in run(batcher).tokens[1]:
+        logits = model.logits(history).astype(np.float64)
+        expected = logits - np.log(np.exp(logits).sum())
+        assert token.logprobs is not None
+        own = token.logprobs.own
+        assert own == LogProb(token.id, model.piece(token.id), own.logprob)
+        assert own.logprob == pytest.approx(expected[token.id], abs=1e-5)
+        assert [one.id for one in token.logprobs.top] == np.argsort(-logits, kind="stable")[:3].tolist()
+        assert [one.logprob for one in token.logprobs.top] == pytest.approx(np.sort(expected)[::-1][:3], abs=1e-5)
+        history.append(token.id)
+    batcher.generate(2, replace(request, sampling=SamplingParams(logprobs=1)))
+    assert all(token.logprobs is not None and not token.logprobs.top for token in run(batcher).tokens[2])

@@ -102,6 +102,21 @@ def test_what_a_template_refuses_is_an_error_that_says_so() -> None:
         ChatRenderer(LetterVocabulary()).render([])
 
 
+def test_templates_find_what_they_are_written_for() -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}" + TURNS.replace("CHANGED", "")
+    vocabulary = LetterVocabulary(dated)
+    begins = [0, *vocabulary.tokenize("26 Jul 2024", add_special=False, parse_special=False)]
+    assert ChatRenderer(vocabulary).render([user("a")])[: len(begins)] == begins
+    plain = ChatRenderer(LetterVocabulary()).render([user("a")])
+    marked = TURNS.replace("CHANGED", "").replace("<|end|>", "{% generation %}<|end|>{% endgeneration %}")
+    assert ChatRenderer(LetterVocabulary(marked)).render([user("a")]) == plain
+    for without in (
+        "{% for t in tools %}{{ t }}{% endfor %}",
+        "{% if tools is not none %}{{ tools | length }}{% endif %}",
+    ):
+        assert ChatRenderer(LetterVocabulary(without + TURNS.replace("CHANGED", ""))).render([user("a")]) == plain
+
+
 def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
     template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(EngineError, match="refuses this conversation"):

@@ -19,21 +19,24 @@ from p2pnode.engine.api import (
     GenerateRequest,
     ModelLoadError,
     PromptTooLong,
+    SchemaRefused,
     Token,
+    ToolsRefused,
 )
 from p2pnode.engine.channel import BACKLOG_BYTES_MAX, Channel, NodeGoneError
 from protocol.messages.sampling import SamplingParams
 
 REQUEST = GenerateRequest([1, 2], SamplingParams(stop=(b"\xff",)), bytes(32), 7, [Token(4, b"\xfe")], 3)
+ERRORS = [EngineError, ModelLoadError, PromptTooLong, SchemaRefused, ToolsRefused, EngineBusy, EngineUnavailable]
 TO_WORKER: list[wire.ToWorker] = [
     wire.Load(EngineConfig(Path("/a/model.gguf"), slots=3)),
     wire.Generate(1, REQUEST),
     wire.Cancel(1),
     wire.Score(2, REQUEST, (1, 2)),
-    wire.Render(3, (ChatMessage("user", "ä"),)),
+    wire.Render(3, (ChatMessage("user", "ä", "[{}]", "id"),), "[]"),
     wire.Tokenize(4, "text", True),
     wire.Detokenize(5, (1,)),
-    wire.Embed(6, "text"),
+    wire.Embed(6, ("text", "ä")),
     wire.Stats(7),
 ]
 
@@ -53,7 +56,7 @@ def test_a_length_beyond_the_limit_is_refused_before_it_is_waited_for() -> None:
         wire.FrameBuffer().push((wire.FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
 
 
-@pytest.mark.parametrize("kind", [EngineError, ModelLoadError, PromptTooLong, EngineBusy, EngineUnavailable])
+@pytest.mark.parametrize("kind", ERRORS)
 def test_errors_keep_their_type_and_message(kind: type[EngineError]) -> None:
     body = wire.encode(wire.failure(5, kind("why")))[wire.LENGTH_BYTES :]
     failed = wire.decode_from_worker(body)
@@ -70,7 +73,7 @@ def test_the_worker_never_blocks_on_a_node_that_does_not_read() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = Channel(theirs)
-        message = wire.Progress(((1, 2, b"x" * 100_000),))
+        message = wire.Progress(((1, 2, b"x" * 100_000, None),))
         sent = 0
         while not is_congested(channel):
             channel.send(message)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from numpy.typing import NDArray
 
 from protocol.core.errors import ParameterError
 from protocol.messages.sampling import SamplingParams
 from protocol.session.sampling import (
+    NO_TOKEN,
     Draw,
     candidates,
     choose,
@@ -110,6 +112,43 @@ def test_agrees_with_the_plain_reference(
     if params.temperature_bp:
         assert kept == reference_candidates(logits, params, recent)
     assert margin(logits, Draw(params, SEED, position, recent), token) == 0.0
+
+
+@pytest.mark.spec("SAMPLE-MASK.1", "SCORE-MARGIN.1")
+@settings(deadline=None, max_examples=60)
+@given(
+    sampling_params,
+    st.integers(0, 2**32),
+    st.sampled_from([5, 300, 9_000]),
+    st.integers(0, 2**40),
+    st.sampled_from([0.002, 0.3, 0.98]),
+)
+def test_a_mask_counts_only_what_it_permits(
+    params: SamplingParams, seed: int, vocab: int, position: int, share: float
+) -> None:
+    logits = random_logits(seed, vocab)[0]
+    permitted = np.random.default_rng(seed).random(vocab) < share
+    asked: list[int] = []
+
+    def permits(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        asked.extend(ids.tolist())
+        return permitted[ids]
+
+    draw = Draw(params, SEED, position, [1, 2, 1], permits)
+    token = choose_many(np.stack([logits, logits]), [draw, Draw(params, SEED, position, [1, 2, 1])])
+    assert token[1] == reference_choice(logits, params, position, [1, 2, 1]), "its company has no mask"
+    assert len(asked) == len(set(asked)), "no token is asked for twice"
+    if not permitted.any():
+        assert token[0] == NO_TOKEN
+        return
+    # The same without the tokens that are not permitted, as if the model had none of them.
+    masked = np.where(permitted, np.array(penalised(logits, params, [1, 2, 1]), dtype=np.float32), -np.inf)
+    plain = structs.replace(params, penalty_window=0)
+    assert token[0] == reference_choice(masked.astype(np.float32), plain, position, [])
+    assert margin(logits, draw, token[0]) == 0.0
+    refused = np.flatnonzero(~permitted)
+    if len(refused):
+        assert margin(logits, draw, int(refused[seed % len(refused)])) == math.inf
 
 
 @settings(deadline=None, max_examples=60)
