@@ -1,0 +1,1 @@
+"""The surface of a router or a gateway: OpenAI's HTTP interface, written against a light client."""
