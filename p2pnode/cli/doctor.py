@@ -12,15 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from p2pnode.address import parse_listen_address
+from p2pnode.cli.doctor_fix import REPAIRS, damage, leftovers
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import bytes_shown, paint, print_json, printable
 from p2pnode.config import NodeConfig, load_config
+from p2pnode.store import DATABASE
 from protocol.core.errors import P2PNodeError
 
 DEPENDENCIES = {
@@ -34,6 +36,11 @@ DEPENDENCIES = {
     "base58": ">=2.1",
     "eth-keyfile": ">=0.8",
     "jinja2": ">=3.1",
+    "cryptography": ">=42",
+    "web3": ">=8",
+    "fastapi": ">=0.115",
+    "hypercorn": ">=0.17",
+    "prometheus-client": ">=0.21",
     "llama-cpp-python": "==0.3.36",
 }
 """What pyproject.toml asks for; a test keeps the two the same."""
@@ -53,6 +60,8 @@ class Finding:
     level: str
     message: str
     next: str | None = None
+    fixed: str | None = None
+    """What was done about it, with ``--fix``."""
 
 
 def configure(subparsers: Any) -> None:
@@ -60,6 +69,7 @@ def configure(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor", description="Check this machine, and say what to do. Exit status 1 if something must be repaired."
     )
+    parser.add_argument("--fix", action="store_true", help="mend what can be mended without harm")
     add_config_options(parser)
     add_json_option(parser)
 
@@ -89,19 +99,38 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         )
     else:
         yield Finding("configuration", "ok", str(args.config) if args.config else "defaults")
-    for name, check in CHECKS.items():
-        try:
-            found = check(config)
-        except P2PNodeError as error:
-            found = ("fail", str(error), error.hint)
-        except OSError as error:
-            found = ("fail", f"{error.filename or name}: {error.strerror}", "check the path and its permissions")
-        yield Finding(name, *found)
+    for name in CHECKS:
+        finding = _checked(name, config)
+        yield _mended(finding, config) if args.fix and finding.level != "ok" else finding
+
+
+def _checked(name: str, config: NodeConfig) -> Finding:
+    try:
+        found = CHECKS[name](config)
+    except P2PNodeError as error:
+        found = ("fail", str(error), error.hint)
+    except OSError as error:
+        found = ("fail", f"{error.filename or name}: {error.strerror}", "check the path and its permissions")
+    return Finding(name, *found)
+
+
+def _mended(finding: Finding, config: NodeConfig) -> Finding:
+    """The finding after its repair, if there is one and it can be done."""
+    repair = REPAIRS.get(finding.check)
+    if repair is None:
+        return finding
+    try:
+        done = repair(config)
+    except (P2PNodeError, OSError) as error:
+        return replace(finding, next=f"{finding.next}; --fix could not: {error}")
+    return replace(_checked(finding.check, config), fixed=done)
 
 
 def _print(finding: Finding) -> None:
     colour = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
     print(f"{paint(finding.level.ljust(4), colour)}  {finding.check}: {printable(finding.message)}", flush=True)
+    if finding.fixed:
+        print(f"      {paint('fixed:', 'cyan')} {printable(finding.fixed)}", flush=True)
     if finding.next:
         print(f"      {paint('next:', 'cyan')} {printable(finding.next)}", flush=True)
 
@@ -165,6 +194,8 @@ def _models(config: NodeConfig) -> Found:
 def _folder(config: NodeConfig) -> Found:
     folder = config.node.state_dir
     existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if existing == folder and folder.is_dir() and folder.stat().st_mode & 0o077:
+        return "warn", f"{folder} can be looked into by others", f"chmod 700 {folder}, or p2pnode doctor --fix"
     with tempfile.TemporaryFile(dir=existing) as probe:
         probe.write(b"p2pnode")
         probe.flush()
@@ -188,8 +219,36 @@ def _key(config: NodeConfig) -> Found:
     except KeystoreError as error:
         return "fail", str(error), error.hint or "set P2PNODE_PASSWORD or keys.password_file"
     if path.stat().st_mode & 0o077:
-        return "warn", f"{path} can be read by others", f"chmod 600 {path}"
+        return "warn", f"{path} can be read by others", f"chmod 600 {path}, or p2pnode doctor --fix"
     return "ok", f"0x{key.node_id.hex()} in {path}", None
+
+
+def _database(config: NodeConfig) -> Found:
+    wrong = damage(config)
+    if wrong is not None:
+        return "fail", wrong, "p2pnode doctor --fix puts it aside: the node forgets its sessions, not its key"
+    return "ok", "whole" if (config.node.state_dir / DATABASE).exists() else "none yet", None
+
+
+def _signer_log(config: NodeConfig) -> Found:
+    from p2pnode.identity import keystore_address
+    from p2pnode.signer_log import signer_log_path
+
+    keystore = config.keys.keystore
+    if "oracle" not in config.node.roles or not keystore.exists():
+        return "ok", "only an oracle needs one", None
+    path = signer_log_path(keystore, keystore_address(keystore))
+    if not path.exists():
+        told = "start it all the same: it follows the committee, and signs again two epochs later"
+        return "warn", f"there is no {path}", f"{told}; never put back a copy"
+    return "ok", str(path), None
+
+
+def _leftovers(config: NodeConfig) -> Found:
+    found = leftovers(config)
+    if found:
+        return "warn", ", ".join(path.name for path in found), "p2pnode doctor --fix removes what was never finished"
+    return "ok", "none", None
 
 
 def _ports(config: NodeConfig) -> Found:
@@ -229,15 +288,15 @@ def _busy(config: NodeConfig, text: str, error: OSError) -> Found:
 
 
 def _open_files(config: NodeConfig) -> Found:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # `p2pnode run` takes what it may have
     needed = config.network.connections_max * FILES_PER_CONNECTION + FILES_BESIDE
-    if soft not in (-1, resource.RLIM_INFINITY) and soft < needed:
+    if hard not in (-1, resource.RLIM_INFINITY) and hard < needed:
         return (
             "warn",
-            f"{soft} open files allowed, {needed} may be needed",
+            f"{hard} open files allowed, {needed} may be needed",
             f"ulimit -n {needed}, or lower network.connections_max",
         )
-    return "ok", f"{soft} allowed, {needed} may be needed", None
+    return "ok", f"{hard} allowed, {needed} may be needed", None
 
 
 def _machine(config: NodeConfig) -> Found:
@@ -278,6 +337,9 @@ CHECKS: dict[str, Callable[[NodeConfig], Found]] = {
     "models": _models,
     "state folder": _folder,
     "key": _key,
+    "database": _database,
+    "signer log": _signer_log,
+    "leftovers": _leftovers,
     "ports": _ports,
     "open files": _open_files,
     "machine": _machine,
