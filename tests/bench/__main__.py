@@ -15,6 +15,7 @@ BENCHES = {
     "levels": "time from the end of an answer until it is committed, certified and finalized, on a real testnet",
     "path": "what router and libp2p add to an engine: first token, each token, tokens carried, CPU",
     "results": "messages, bytes, signatures and time from an answer to its finalized outcome, at 50 tasks/s",
+    "soak": "hours of mixed load over HTTP with miners that die: how every request ended, and what processes hold",
     "verify": "bytes of a receipt, and milliseconds to verify it",
 }
 

@@ -9,7 +9,8 @@ from typing import Generic, Protocol, TypeVar
 import psutil
 import trio
 
-from p2pnode.testnet import Child, Testnet, TestnetPlan, _drain
+from p2pnode.testnet import Testnet, TestnetPlan
+from p2pnode.testnet_child import Child, bury, drain
 from p2pnode.transport.unwrap import unwrapped
 
 KINDS = ("kill", "freeze", "slow", "cut")
@@ -86,9 +87,10 @@ class ChaosNet(Testnet):
 
     async def revive(self, dead: Child) -> None:
         """Start a killed miner again, with its key."""
+        await bury(dead)
         self.children.remove(dead)
         child = await self._spawn(dead.name, ["miner"], [self.address])
-        self._nursery.start_soon(_drain, child)
+        self._nursery.start_soon(drain, child)
         await self._await_ready(child)
 
 

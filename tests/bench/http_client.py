@@ -54,7 +54,7 @@ class Stream:
         """Send the next question."""
         text = self._order["questions"][self.index].format(number=self._answered)
         tokens = self._order["tokens"]
-        request = chat_request(text, tokens)
+        request = chat_request(text, tokens, self._order["model"])
         if self._order["style"] == "completion":
             prompt = self._order["template"].replace("{}", text)
             body = {"prompt": prompt, "n_predict": tokens, "seed": self.index, "stream": True, "cache_prompt": True}

@@ -17,10 +17,10 @@ class MalformedAnswer(Exception):
     """What came is no HTTP answer, or none with events."""
 
 
-def chat_request(text: str, max_tokens: int) -> bytes:
+def chat_request(text: str, max_tokens: int, model: str = MODEL) -> bytes:
     """A whole request, keep-alive."""
     body = {
-        "model": MODEL,
+        "model": model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": max_tokens,
         "stream": True,

@@ -1,4 +1,4 @@
-"""What a network adds to an engine: ``python -m tests.bench path [--rivals] [--real] [--json]``.
+"""What a network adds to an engine: ``python -m tests.bench path [--http] [--rivals] [--real] [--json]``.
 
 The engine is the fake (20 ms to the first token, 5 ms for each), so whatever is measured beyond that is ours.
 *In process* consumes it in this process; *p2pnode* is light client → router → miner, each a process of its own, over
@@ -6,8 +6,9 @@ libp2p with everything on: noise, signed orders, signed frames checked by router
 warm. Every stream has a connection and a session of its own. *Direct* is the same session with the frames coming
 straight from the miner.
 
-``--rivals`` puts LiteLLM's proxy, Ray Serve and vllm-router beside it, before the same engine over HTTP, installed by
-the bench itself (tests/bench/rivals.py). ``--real`` puts llama.cpp in the place of the fake: the shipped model, and the
+``--http`` adds our own HTTP surface, of the router and of a gateway, and the same engine spoken to over HTTP.
+``--rivals`` puts LiteLLM's proxy, Ray Serve and vllm-router beside it, before that engine, installed by the bench
+itself (tests/bench/rivals.py). ``--real`` puts llama.cpp in the place of the fake: the shipped model, and the
 94 MB one of the engine bench beside llama.cpp's own server spoken to directly (``--llama-server``).
 
 All take turns within each repetition, in the opposite order each time, so that a busy machine hits them alike; the
@@ -30,6 +31,7 @@ from p2pnode.engine.fake import FakeEngine
 from tests.bench import path_real
 from tests.bench.fake_miner import TOKEN_S, fake_config
 from tests.bench.path_contestants import Contestant, InProcess
+from tests.bench.path_http import open_own_http
 from tests.bench.path_rivals import NAMES, open_http_contestants
 from tests.bench.path_rounds import open_network, run_rounds, weigh
 from tests.bench.path_streams import Plan
@@ -39,17 +41,20 @@ from tests.bench.rivals import cache_folder
 STREAMS = (1, 8, 32)
 
 
-async def measure(plan: Plan, rivals: Sequence[str] | None, cache: Path) -> dict[str, Any]:
+async def measure(plan: Plan, rivals: Sequence[str] | None, http: bool, cache: Path) -> dict[str, Any]:
     """Everything on the fake engine, as plain values."""
     most = max(plan.streams)
     async with AsyncExitStack() as stack:
-        opened = open_network(plan, False, True, miner_module="tests.bench.fake_miner")
+        opened = open_network(plan, False, True, http=http, miner_module="tests.bench.fake_miner")
         ours, opening_s = await stack.enter_async_context(opened)
         contestants: list[Contestant] = [InProcess(FakeEngine(fake_config(most))), *ours]
         missing: dict[str, str] = {}
-        if rivals is not None:
-            others, missing = await stack.enter_async_context(open_http_contestants(most, rivals, cache))
+        if rivals is not None or http:
+            beside = open_http_contestants(most, rivals or (), cache)
+            client, others, missing = await stack.enter_async_context(beside)
             contestants += others
+        if http:
+            contestants += await stack.enter_async_context(open_own_http(ours[0].testnet, client))
         rounds = await run_rounds(contestants, plan, missing)
         return {
             "cores": os.cpu_count(),
@@ -86,6 +91,7 @@ def main(arguments: list[str]) -> int:
         "--spread-ms", type=float, default=1_000 * TOKEN_S, help="over how long the streams start; default: all at once"
     )
     parser.add_argument("--rivals", nargs="*", choices=NAMES, help=f"beside ours; without a name all: {NAMES}")
+    parser.add_argument("--http", action="store_true", help="our own HTTP surface as well")
     parser.add_argument("--venv", type=Path, default=cache_folder(), help="where rivals are installed")
     parser.add_argument("--real", action="store_true", help="with llama.cpp as well")
     parser.add_argument("--only-real", action="store_true", help="with llama.cpp, and not with the fake")
@@ -98,7 +104,7 @@ def main(arguments: list[str]) -> int:
     lines = []
     if not args.only_real:
         rivals = args.rivals if args.rivals is None else args.rivals or list(NAMES)
-        found = trio.run(measure, plan, rivals, args.venv)
+        found = trio.run(measure, plan, rivals, args.http, args.venv)
         lines += verdicts(found)
         if not args.json:
             show(found)

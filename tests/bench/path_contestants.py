@@ -16,6 +16,7 @@ import trio
 from p2pnode.engine.api import ChatMessage, Engine, GenerateRequest, Tokens
 from p2pnode.testnet import Testnet
 from protocol.messages.sampling import SamplingParams
+from tests.bench.http_sse import MODEL
 from tests.bench.path_streams import Carried, Plan, StreamResult
 
 STREAMS_PER_CLIENT_PROCESS = 16
@@ -233,7 +234,7 @@ class HttpServer(AlwaysAwake):
         self, client: LineProcess, port: int, name: str, floor: str, processes: Mapping[str, Sequence[psutil.Process]]
     ) -> None:
         self.name, self.floor = name, floor
-        self.order: dict[str, Any] = {"port": port, "style": "chat", "reconnect": False}
+        self.order: dict[str, Any] = {"port": port, "style": "chat", "model": MODEL, "reconnect": False}
         """What the client is told beyond the plan."""
         self._client = client
         self._processes = processes

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import trio
 
-from tests.bench.path_contestants import HttpServer, open_line_process, signal_family
+from tests.bench.path_contestants import HttpServer, LineProcess, open_line_process, signal_family
 from tests.bench.rivals import open_rivals
 
 FLOOR = "engine over HTTP"
@@ -40,8 +40,9 @@ class RivalServer(HttpServer):
 @asynccontextmanager
 async def open_http_contestants(
     streams: int, names: Sequence[str], cache: Path
-) -> AsyncIterator[tuple[list[HttpServer], dict[str, str]]]:
-    """The engine behind HTTP spoken to directly, the rivals that run, and why the others do not."""
+) -> AsyncIterator[tuple[LineProcess, list[HttpServer], dict[str, str]]]:
+    """The client that measures, the engine behind HTTP spoken to directly, the rivals that run, and why the others do
+    not."""
     with tempfile.TemporaryDirectory(prefix="p2pb-", ignore_cleanup_errors=True) as scratch:
         async with (
             open_line_process("tests.bench.fake_http", "engine", "--slots", str(streams + 1)) as engine,
@@ -57,4 +58,4 @@ async def open_http_contestants(
                     contestants.append(RivalServer(client, rival.port, rival.name, FLOOR, processes))
                 for one in contestants:
                     one.rest()
-                yield contestants, missing
+                yield client, contestants, missing

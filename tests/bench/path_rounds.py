@@ -15,6 +15,7 @@ import trio
 from p2pnode.testnet import TestnetPlan, open_testnet
 from p2pnode.transport.unwrap import unwrapped
 from tests.bench.path_contestants import Contestant, ContestantFailed, Network, cpu_s, family, memory_mib, open_clients
+from tests.bench.path_http import unlimited
 from tests.bench.path_streams import Plan
 from tests.bench.path_table import OURS, Round, Rounds
 
@@ -26,15 +27,18 @@ SETTLE_S = 0.5
 
 
 @asynccontextmanager
-async def open_network(plan: Plan, *ways: bool, **testnet: Any) -> AsyncIterator[tuple[list[Network], list[float]]]:
+async def open_network(
+    plan: Plan, *ways: bool, http: bool = False, **testnet: Any
+) -> AsyncIterator[tuple[list[Network], list[float]]]:
     """A testnet with clients that hold a session each and way, relayed (False) or direct (True).
 
-    Also: how long sessions took to open.
+    Also: how long sessions took to open. With ``http`` its router serves HTTP, and there are slots for twice as many.
     """
     most = max(plan.streams)
     with tempfile.TemporaryDirectory() as folder:
-        slots = -(-most * len(ways) // plan.miners) + 1
-        testnet_plan = TestnetPlan(Path(folder), miners=plan.miners, slots=slots, **testnet)
+        slots = -(-most * (len(ways) + 2 * http) // plan.miners) + 1
+        served = {"http": "127.0.0.1:0", "config": unlimited(Path(folder))} if http else {}
+        testnet_plan = TestnetPlan(Path(folder), miners=plan.miners, slots=slots, **served, **testnet)
         async with open_testnet(testnet_plan) as net, open_clients(net.address, most) as clients:
             opening_s = await clients[0].order({"do": "open", "times": OPENINGS})
             for client in clients:
