@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import trio
@@ -9,6 +10,7 @@ import trio
 from protocol.core.errors import P2PNodeError
 from protocol.light.levels import Level
 from protocol.messages.evidence import ConflictingValues
+from protocol.messages.logprobs import Likely, TokenLogProbs
 from protocol.messages.receipts import Receipt
 from protocol.messages.tasks import SegmentHead
 from protocol.roles.client import Item, TaskHead, TaskLevel, TaskOver, TaskReceipt, TaskText, TaskTranscript
@@ -30,6 +32,8 @@ _HINTS = {
     "queue_full": "try again in a moment",
     "rate_limited": "close other sessions first",
     "prompt_too_long": "shorten the prompt, start a new conversation, or ask for fewer tokens",
+    "schema_refused": "give a simpler JSON schema; the message says what is wrong with this one",
+    "tools_refused": "ask without tools, or a model whose chat template has a place for them",
     "miner_lost": "ask again: another miner will take it",
     "router_lost": "check that the router runs, or name another one",
     "unreserved": "give the session a cap and the client a balance, or ask for less at a time",
@@ -48,6 +52,39 @@ class Finish:
     completion_tokens: int
     cached_tokens: int
     frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyToken:
+    """A token, and how likely the miner says it was."""
+
+    id: int
+    text: bytes
+    """The token's own bytes, the first 64 of them."""
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of an answer whose log probabilities were ordered. The miner signed them; nothing proves them."""
+
+    id: int
+    text: bytes
+    logprob: float
+    """Natural logarithm of its probability, at temperature 1 and before any choice among tokens."""
+    top: tuple[LikelyToken, ...] = ()
+    """The likeliest in its place, the likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one frame brought."""
+
+    text: str
+    """Empty where its bytes are half a character, which comes with the next piece."""
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of ``ids``, if they were ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +109,8 @@ class Answer:
         """One for each miner that worked on the answer; more than one after a failover."""
         self.finish: Finish | None = None
         self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        """One for each of ``token_ids``, if they were ordered."""
         self.text = ""
         self.transcript: TaskTranscript | None = None
         """All that its result root is computed from; once it ended, and only if it was asked for."""
@@ -89,6 +128,13 @@ class Answer:
         return self._texts()
 
     async def _texts(self) -> AsyncGenerator[str, None]:
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                if piece.text:
+                    yield piece.text
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """The answer frame by frame: text with the tokens that it is of. Raises RequestFailed."""
         async for item in self._items:
             match item:
                 case TaskHead():
@@ -97,15 +143,16 @@ class Answer:
                     self.token_ids.extend(item.ids)
                     text = self._decoder.decode(item.text)
                     self.text += text
-                    if text:
-                        yield text
+                    logprobs = tuple(map(_logprob, item.logprobs))
+                    self.logprobs += logprobs
+                    yield Piece(text, item.ids, logprobs)
                 case TaskTranscript():
                     self.transcript = item
                 case TaskOver():
                     rest = self._decoder.decode(b"", final=True)
                     self.text += rest
                     if rest:
-                        yield rest
+                        yield Piece(rest)
                     self._finish(item)
                     return
         raise RequestFailed("router_lost", "the router said more than an answer can hold", text=self.text)
@@ -212,6 +259,15 @@ class Answer:
             while Level[self.level.upper()] < wanted and not self.against and await self.changed():
                 pass
         return Level[self.level.upper()] >= wanted
+
+
+def _logprob(token: TokenLogProbs) -> TokenLogprob:
+    drawn, top = _likely(token.drawn), tuple(map(_likely, token.top))
+    return TokenLogprob(drawn.id, drawn.text, drawn.logprob, top)
+
+
+def _likely(token: Likely) -> LikelyToken:
+    return LikelyToken(token.id, token.text, 0 - token.minus_log_bp / 10_000)
 
 
 def _named(level: Level) -> str:

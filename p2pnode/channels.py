@@ -75,6 +75,7 @@ class Channels:
         self._dispatch = dispatch
         self._outboxes: dict[Channel, _Outbox] = {}
         self._numbers = count(1)
+        self._dropped = 0
         self._sent: deque[tuple[float, Channel, _Outbox]] = deque()
         self._sent_wake = trio.Event()
         self._waiting = Holdings[_Outbox](
@@ -84,6 +85,11 @@ class Channels:
 
     def __len__(self) -> int:
         return len(self._outboxes)
+
+    @property
+    def dropped(self) -> int:
+        """Streams that ended because their peer read too slowly."""
+        return self._dropped
 
     def open(self, channel: Channel, peer: NodeId, protocol: str) -> None:
         """Open an outbound stream; what is sent before it stands waits in the outbox."""
@@ -214,6 +220,7 @@ class Channels:
                 self._dispatch(Received(channel, message))
 
     def _reads_too_slowly(self, outbox: _Outbox) -> None:
+        self._dropped += 1
         self._lost(outbox.channel, outbox, "the peer reads too slowly")
 
     def _lost(self, channel: Channel, outbox: _Outbox, reason: str) -> None:

@@ -14,17 +14,19 @@ named only when what proves it was.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
 import trio
 
 from p2pnode.address import RouterAddress, parse_router_address
-from p2pnode.answer import Answer, Reached, RequestFailed
+from p2pnode.answer import Answer, Piece, Reached, RequestFailed, TokenLogprob
 from p2pnode.chain_look import ChainLook
 from p2pnode.clock import Clock, open_clock
-from p2pnode.driver import Driver, open_driver
+from p2pnode.driver import Driver, Tap, open_driver
+from p2pnode.embeddings import Embeddings
+from p2pnode.greetings import Greetings
 from p2pnode.identity import NodeKey, node_id_of_peer_id
 from p2pnode.routers import Routers, RouterStatus, first_reached
 from p2pnode.session import Session, assigned
@@ -41,12 +43,10 @@ from protocol.roles.client import (
     CheckpointSeen,
     ClientMachine,
     CloseAsked,
-    ConnectRouter,
     Deliver,
     HeaderAccepted,
     Item,
     OpenAsked,
-    RouterGone,
     RouterReady,
     RouterSeen,
     TaskLevel,
@@ -55,7 +55,21 @@ from protocol.roles.client import (
     WatchRouters,
 )
 
-__all__ = ["Answer", "LightClient", "Reached", "RequestFailed", "RouterStatus", "Session", "connect"]
+__all__ = [
+    "Answer",
+    "Embeddings",
+    "LightClient",
+    "Piece",
+    "Reached",
+    "RequestFailed",
+    "RouterStatus",
+    "Session",
+    "TokenLogprob",
+    "connect",
+]
+
+MakeTap = Callable[[NodeId], Tap]
+"""Makes what hears a client's machine, for the node id that the client is given; ``Instruments.client`` does."""
 
 CONNECT_TIMEOUT_MS = 10_000
 OPEN_TIMEOUT_MS = 30_000
@@ -82,8 +96,6 @@ class LightClient:
         *,
         has_account: bool,
     ) -> None:
-        self.router = router
-        """That sessions are opened at."""
         self.address = addresses[router]
         self.has_account = has_account
         """Whether its key was given, so that it may have a balance in the ledger; one made for the day has none."""
@@ -98,10 +110,16 @@ class LightClient:
         self._driver = driver
         self._handles = count(1)
         self._items: dict[int, trio.MemorySendChannel[Item]] = {}
-        self._ready: RouterReady | None = None
-        self._greeted: dict[NodeId, tuple[RouterReady, trio.MemoryReceiveChannel[Item]]] = {}
-        """What each said of itself, and what its end would arrive on."""
-        self._greets = trio.Lock()
+        self._greetings = Greetings(self, router, self.address.network)
+
+    @property
+    def router(self) -> NodeId:
+        """That sessions are opened at."""
+        return self._greetings.router
+
+    @property
+    def _ready(self) -> RouterReady | None:
+        return self._greetings.ready
 
     @property
     def genesis(self) -> Genesis:
@@ -197,9 +215,11 @@ class LightClient:
         """
         await self.stand()
         if self.certifies and not self.shows_header:
+            await self.refresh()
+        if self.certifies and not self.shows_header:
             # What is ordered before any header is known nobody certifies, and a router may hide what it knows.
             await self._watched.shown_head()
-        offer = self.model(model)
+        offer = await self._offer(model)
         handle, items = self.new_handle(SESSION_ITEMS_MAX)
         wish = OpenAsked(
             handle=handle,
@@ -227,6 +247,14 @@ class LightClient:
             self.dispatch(CloseAsked(handle))
             self.drop_handle(handle)
 
+    async def _offer(self, model: str | None) -> ModelOffer:
+        try:
+            return self.model(model)
+        except RequestFailed:
+            # A miner of it may have come since the router was greeted.
+            await self.refresh()
+            return self.model(model)
+
     def _cap_wei(self, offer: ModelOffer, tokens: int, lanes: int) -> int:
         return offer.price_wei * tokens * lanes * ORDERS_EXPECTED if self.has_account and self.certifies else 0
 
@@ -237,42 +265,15 @@ class LightClient:
 
     async def greet(self, router: NodeId) -> None:
         """Greet a router: sessions are opened there from now on. Raises RequestFailed."""
-        handle, items = self.new_handle()
-        self.dispatch(ConnectRouter(handle, router, self.address.network))
-        first = await items.receive()
-        if isinstance(first, RouterGone):
-            self.drop_handle(handle)
-            raise RequestFailed(first.code, first.detail)
-        assert isinstance(first, RouterReady)
-        self._greeted[router] = first, items
-        self._turn_to(router)
+        await self._greetings.greet(router)
 
-    def _turn_to(self, router: NodeId) -> bool:
-        """Open sessions there from now on, if it is greeted and was not lost since."""
-        if router not in self._greeted:
-            return False
-        ready, items = self._greeted[router]
-        try:
-            items.receive_nowait()
-        except trio.WouldBlock:
-            self.router, self._ready = router, ready
-            return True
-        del self._greeted[router]
-        return False
+    async def refresh(self) -> None:
+        """Greet the present router anew: what it has miners for changes. Raises RequestFailed."""
+        await self._greetings.refresh()
 
     async def stand(self) -> None:
         """Turn to the best router that answers. Raises RequestFailed."""
-        async with self._greets:
-            failed: list[RequestFailed] = []
-            for status in self._watched.by_preference(self.router):
-                if self._turn_to(status.node):
-                    return
-                try:
-                    await self.greet(status.node)
-                    return
-                except RequestFailed as error:
-                    failed.append(error)
-            raise failed[0]
+        await self._greetings.stand(self._watched.by_preference(self.router))
 
     def watch(self) -> None:
         """Ask all routers, from now on, how far they are."""
@@ -336,6 +337,7 @@ async def connect(
     timeout_ms: int = CONNECT_TIMEOUT_MS,
     rpc: Sequence[str] = (),
     trust: TrustStore | None = None,
+    tap: MakeTap | None = None,
 ) -> AsyncIterator[LightClient]:
     """Connect to the first router that answers; the others take its place should it be lost.
 
@@ -343,29 +345,37 @@ async def connect(
     nothing links this client to an earlier one, and it has no balance, so it is served on what credit miners give.
     With ``rpc``, endpoints of the network's chain, it asks there what the contract accepted: answers may get settled.
     With ``trust``, it goes on from what was known of the network's committees before, and keeps what it learns; without
-    it begins at the genesis, which is enough as long as that is younger than the network's trust period.
+    it begins at the genesis, which is enough as long as that is younger than the network's trust period. What is done
+    is told to ``tap``, if there is one.
     """
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError as error:
+        what = "this client runs on trio; a program on asyncio uses connect of p2pnode.asyncio_client"
+        raise RuntimeError(what) from error
     addresses = [parse_router_address(router) if isinstance(router, str) else router for router in routers]
     if not addresses:
         raise TypeError("connect() needs the address of a router")
     given, key = key is not None, key or NodeKey.generate()
     if transport is not None:
-        async with _greeted(transport, addresses, key, timeout_ms, given, trust) as client, _looking(client, rpc):
+        async with _greeted(transport, addresses, key, timeout_ms, given, trust, tap) as client, _looking(client, rpc):
             yield client
         return
     async with (
         open_libp2p(key, Libp2pConfig(listen=())) as opened,
-        _greeted(opened, addresses, key, timeout_ms, given, trust) as client,
+        _greeted(opened, addresses, key, timeout_ms, given, trust, tap) as client,
         _looking(client, rpc),
     ):
         yield client
 
 
 @asynccontextmanager
-async def connect_here(transport: Transport, address: RouterAddress, key: NodeKey) -> AsyncIterator[LightClient]:
+async def connect_here(
+    transport: Transport, address: RouterAddress, key: NodeKey, *, tap: Tap | None = None
+) -> AsyncIterator[LightClient]:
     """A client in a router's own process, at that router; ``address`` names the network, ``key`` is the node's own."""
     machine, clock = ClientMachine(key.node_id, key.sign, live=True), open_clock()
-    async with open_driver(machine, transport, clock) as driver:
+    async with open_driver(machine, transport, clock, tap=tap) as driver:
         client = LightClient(driver, transport.me, {transport.me: address}, clock, has_account=True)
         driver.performers = {Deliver: client.deliver}
         await client.greet(transport.me)
@@ -401,6 +411,7 @@ async def _greeted(
     timeout_ms: int,
     has_account: bool,
     trust: TrustStore | None,
+    tap: MakeTap | None,
 ) -> AsyncIterator[LightClient]:
     node, address = await first_reached(transport, addresses, timeout_ms)
     named = {node_id_of_peer_id(each.peer_id): each for each in addresses if each.network == address.network}
@@ -412,7 +423,8 @@ async def _greeted(
         kept = await trio.to_thread.run_sync(trust.load, address.network)
     known = {address.network: kept} if address.network is not None and kept is not None else {}
     machine, clock = ClientMachine(key.node_id, key.sign, known), open_clock()
-    async with open_driver(machine, transport, clock) as driver:
+    made = tap(key.node_id) if tap is not None else None
+    async with open_driver(machine, transport, clock, tap=made) as driver:
         client = LightClient(driver, node, named, clock, has_account=has_account)
         driver.performers = {Deliver: client.deliver}
         async with _keeping(client, trust):

@@ -19,12 +19,14 @@ from p2pnode.paths import home
 from p2pnode.sections import (
     DEVNET,
     ChainSection,
+    HttpSection,
     KeysSection,
     MinerSection,
     NetworkSection,
     NodeSection,
     OracleSection,
     RouterSection,
+    TelemetrySection,
     TestnetSection,
 )
 from p2pnode.setting import UNSET, nearest
@@ -48,6 +50,8 @@ class NodeConfig:
     keys: KeysSection = field(default_factory=KeysSection)
     miner: MinerSection = field(default_factory=MinerSection)
     router: RouterSection = field(default_factory=RouterSection)
+    http: HttpSection = field(default_factory=HttpSection)
+    telemetry: TelemetrySection = field(default_factory=TelemetrySection)
     oracle: OracleSection = field(default_factory=OracleSection)
     chain: ChainSection = field(default_factory=ChainSection)
     testnet: TestnetSection = field(default_factory=TestnetSection)

@@ -16,6 +16,7 @@ import trio
 
 from p2pnode.channels import Channels
 from p2pnode.clock import Clock
+from p2pnode.telemetry.log_record import fields
 from p2pnode.transport.seam import Gossip, PeerUp, Transport, TransportError, Verdict
 from p2pnode.transport.unwrap import unwrapped
 from protocol import gossip
@@ -67,6 +68,14 @@ Perform = Callable[[object], None]
 """Executes a role's own effect, e.g. the miner's Generate."""
 
 
+class Tap(Protocol):
+    """Hears what a machine takes and what it asks for; neither raises nor waits."""
+
+    def event(self, event: object) -> None: ...
+
+    def effect(self, effect: object) -> None: ...
+
+
 class Driver:
     """Runs one machine. Used through :func:`open_driver`. Spec: [MACHINE-PERSIST.1]"""
 
@@ -78,8 +87,10 @@ class Driver:
         records: Records | None,
         genesis: Genesis | None,
         nursery: trio.Nursery,
+        tap: Tap | None = None,
     ) -> None:
         self.machine = machine
+        self._tap = tap
         self.performers: Mapping[type, Perform] = {}
         self._transport = transport
         self._clock = clock
@@ -92,6 +103,7 @@ class Driver:
         self._held: dict[Key, deque[object]] = {}
         self._publish: deque[Publish] = deque()
         self._publish_wake = trio.Event()
+        self._unpublished = 0
         self._timer_wake = trio.Event()
         self._armed: int | None = None
 
@@ -106,13 +118,28 @@ class Driver:
         self._handling = True
         try:
             while self._events:
-                for effect in self.machine.handle(self._events.popleft(), self._clock()):
+                event = self._events.popleft()
+                if self._tap is not None:
+                    self._tap.event(event)
+                for effect in self.machine.handle(event, self._clock()):
+                    if self._tap is not None:
+                        self._tap.effect(effect)
                     self._execute(effect)
         finally:
             self._handling = False
         deadline = self.machine.next_deadline()
         if deadline is not None and (self._armed is None or deadline < self._armed):
             self._timer_wake.set()
+
+    @property
+    def streams(self) -> int:
+        """Streams that its machine has open."""
+        return len(self._channels)
+
+    @property
+    def dropped(self) -> int:
+        """Streams that ended because their peer read too slowly, and messages that found no turn on gossip."""
+        return self._channels.dropped + self._unpublished
 
     def start(self) -> None:
         """Serve the machine's protocols and start its timer and its publisher."""
@@ -199,11 +226,13 @@ class Driver:
             case Publish():
                 if len(self._publish) < PUBLISH_QUEUE_MAX:
                     self._publish.append(effect)
+                else:
+                    self._unpublished += 1
                 self._publish_wake.set()
             case Learn():
                 self._transport.learn(effect.peer, effect.addresses)
             case Note():
-                log.info("%s %s", effect.what, " ".join(f"{name}={value}" for name, value in effect.fields))
+                log.info(effect.what, extra=fields(dict(effect.fields)))
             case Persist():
                 raise AssertionError("Persist is handled in order")
             case _:
@@ -234,6 +263,7 @@ class Driver:
                     await self._transport.publish(self._genesis.topic(effect.topic), encode(effect.message))
                 except TransportError as error:
                     # Gossip promises nothing; what matters is published again by its own timer.
+                    self._unpublished += 1
                     log.warning("could not publish on %s: %s", effect.topic, error)
             self._publish_wake = trio.Event()
             await self._publish_wake.wait()
@@ -271,6 +301,7 @@ async def open_driver(
     records: Records | None = None,
     genesis: Genesis | None = None,
     performers: Callable[[Perform], Mapping[type, Perform]] | None = None,
+    tap: Tap | None = None,
 ) -> AsyncIterator[Driver]:
     """Run a machine for as long as the block lasts; whatever breaks in it ends the block.
 
@@ -278,7 +309,7 @@ async def open_driver(
     """
     with unwrapped():
         async with trio.open_nursery() as nursery:
-            driver = Driver(machine, transport, clock, records, genesis, nursery)
+            driver = Driver(machine, transport, clock, records, genesis, nursery, tap)
             if performers is not None:
                 driver.performers = performers(driver.dispatch)
             driver.start()

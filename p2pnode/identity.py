@@ -12,6 +12,7 @@ from pathlib import Path
 import base58
 from coincurve import PrivateKey, PublicKey
 
+from p2pnode.recursion import bound_recursion
 from protocol.core.errors import P2PNodeError
 from protocol.core.ids import NodeId, Signature
 from protocol.core.signing import node_id_of_public_key
@@ -128,6 +129,8 @@ def _keystore_document(key: NodeKey, password: str, scrypt_n: int) -> str:
     # eth_keyfile takes most of a second to import, and most commands touch no key file.
     from eth_keyfile.keyfile import create_keyfile_json
 
+    bound_recursion()
+
     return json.dumps(create_keyfile_json(key.secret, password.encode(), version=3, kdf="scrypt", iterations=scrypt_n))
 
 
@@ -168,6 +171,8 @@ def read_keystore(path: Path, password: str) -> NodeKey:
         raise KeystoreError(f"{path} is no Web3 keystore of version 3", hint="restore it from a backup")
     from eth_keyfile.keyfile import decode_keyfile_json
 
+    bound_recursion()
+
     try:
         secret = decode_keyfile_json(document, password.encode())
     except ValueError as error:
@@ -177,6 +182,15 @@ def read_keystore(path: Path, password: str) -> NodeKey:
     except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
         raise KeystoreError(f"{path} is damaged ({error!r})", hint="restore it from a backup") from error
     return NodeKey(secret)
+
+
+def keystore_address(path: Path) -> NodeId:
+    """Whose key a keystore holds, as it says without its password. Raises KeystoreError."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))["address"]
+        return NodeId(bytes.fromhex(str(said).removeprefix("0x")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise KeystoreError(f"{path} is no keystore", hint="restore it from a backup") from error
 
 
 def _write_once(path: Path, content: str) -> None:

@@ -1,6 +1,7 @@
 """Puts together a router's inbox: a client of its own in the same process, what oracles say, and the chain."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,8 @@ import trio
 from chain.api import Chain
 from chain.sealing import SealingKey
 from p2pnode.address import RouterAddress
-from p2pnode.client import connect_here
+from p2pnode.client import LightClient, connect_here
+from p2pnode.driver import Tap
 from p2pnode.identity import NodeKey
 from p2pnode.inbox import Inbox, InboxTerms
 from p2pnode.inbox_answer import answer_question
@@ -38,6 +40,7 @@ class InboxRole:
         store: NodeStore,
         trust: HeaderTrust,
         chain: Chain,
+        tap: Callable[[], Tap],
     ) -> None:
         self._terms = InboxTerms(SealingKey.of_node(key.secret), section.inbox_fee, section.inbox_token_fee)
         self._domain = domain
@@ -46,6 +49,7 @@ class InboxRole:
         self._store = store
         self._trust = trust
         self._chain = chain
+        self._tap = tap
         self._inbox: Inbox | None = None
 
     def status(self) -> dict[str, Any]:
@@ -58,7 +62,11 @@ class InboxRole:
     async def run(self, address: RouterAddress) -> None:
         """Answer until cancelled; ``address`` is this router's own, with its network."""
         watch = SettledWatch(self._transport, self._oracles)
-        answer = partial(answer_question, partial(connect_here, self._transport, address, self._key))
+
+        def connect() -> AbstractAsyncContextManager[LightClient]:
+            return connect_here(self._transport, address, self._key, tap=self._tap())
+
+        answer = partial(answer_question, connect)
         self._inbox = Inbox(self._chain, self._terms, self._domain, self._store, answer, watch)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.run)

@@ -4,55 +4,51 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import trio
 
 from chain.api import Chain
-from p2pnode.accusing import EVIDENCE, Accusing
-from p2pnode.address import RouterAddress, parse_router_address
-from p2pnode.checkpoint_book import QUESTION as CHECKPOINT
+from p2pnode.accusing import Accusing
+from p2pnode.address import RouterAddress
 from p2pnode.checkpoint_book import CheckpointBook
 from p2pnode.clock import Clock, open_clock
 from p2pnode.config import NodeConfig
 from p2pnode.control import SOCKET, serve_control
 from p2pnode.driver import Driver, Perform, Records, open_driver
+from p2pnode.ending import Ending
 from p2pnode.engine.api import Engine, EngineConfig
 from p2pnode.engine.supervisor import open_engine
 from p2pnode.generation import Generations
-from p2pnode.hand_over_answers import QUESTION as HAND_OVERS
-from p2pnode.hand_over_answers import shown_hand_overs
-from p2pnode.handed_in import QUESTION as HAND_IN
-from p2pnode.handed_in import handed_in
+from p2pnode.http_role import serve_http
 from p2pnode.identity import NodeKey
 from p2pnode.inbox_role import InboxRole
-from p2pnode.ledger_answers import QUESTION as LEDGER
 from p2pnode.light_node import known_to, known_to_oracle, known_to_router, light_server
 from p2pnode.models.store import ModelStore, StoredModel
 from p2pnode.node_key import load_key
-from p2pnode.oracle import INCLUDE, Oracle, make_machine
+from p2pnode.node_settings import local_params, transport_config
+from p2pnode.oracle import Oracle, make_machine
 from p2pnode.oracle_records import OracleRecords
 from p2pnode.records import load_kept_bids, load_numbers, load_results
+from p2pnode.running_node import Node
 from p2pnode.settling import Settling, open_used_chain
 from p2pnode.signer_log import SignerLog, open_signer_log
 from p2pnode.store import NodeStore, open_store
+from p2pnode.telemetry.instruments import Instruments, open_instruments
 from p2pnode.tester import models_held, offered, testing, watch_calls
-from p2pnode.transport.libp2p import Libp2pConfig, open_libp2p
+from p2pnode.transport.libp2p import open_libp2p
 from p2pnode.transport.loopback import Loopback
 from p2pnode.transport.seam import Transport
 from p2pnode.transport.unwrap import unwrapped
-from protocol.core.errors import P2PNodeError
 from protocol.core.genesis import Genesis
 from protocol.core.ids import ModelDigest
 from protocol.core.machine import Machine
-from protocol.core.params import Params
-from protocol.light.handovers import HandOverBook, HandOverStore
+from protocol.light.handovers import HandOverBook
 from protocol.light.serving import Known
 from protocol.messages.adverts import ModelOffer, Role
 from protocol.messages.results import Submit
-from protocol.roles.miner import CancelGeneration, Generate, MinerMachine, MinerSettings
+from protocol.roles.miner import MinerMachine, MinerSettings
 from protocol.roles.miner.answering import AnswerMachine, AnswerSettings
 from protocol.roles.miner.transcripts import KeepTranscript
 from protocol.roles.oracle import OracleMachine
@@ -61,6 +57,8 @@ from protocol.roles.router import HandIn, RouterMachine, RouterSettings
 from protocol.roles.tester import TesterMachine, TesterSettings
 from protocol.roles.tester.calling import CallBook
 from protocol.session.adverts import AdvertBook
+
+__all__ = ["ROLES", "Node", "OpenEngine", "Progress", "open_node", "say_nothing"]
 
 ROLES: tuple[Role, ...] = ("router", "miner", "oracle")
 
@@ -76,121 +74,6 @@ Progress = Callable[[str], None]
 
 def say_nothing(_what: str) -> None:
     """The progress of nobody's business."""
-
-
-@dataclass(slots=True)
-class Node:
-    """A running node. Made by :func:`open_node`."""
-
-    config: NodeConfig
-    genesis: Genesis
-    transport: Transport
-    book: AdvertBook
-    router: RouterMachine | None
-    miner: MinerMachine | None
-    oracle: Oracle | None
-    started_ms: int
-    clock: Clock
-    hand_overs: HandOverStore
-    """How the committees came about, as far as this node knows."""
-    inbox: InboxRole | None = None
-    hand_in: Callable[[Submit], None] | None = None
-    """Hands the committee what somebody signed for the ledger."""
-    accusing: Accusing | None = None
-
-    @property
-    def addresses(self) -> tuple[RouterAddress, ...]:
-        """Where others reach this node; the network is part of each."""
-        network = self.genesis.network_id()
-        return tuple(replace(parse_router_address(text), network=network) for text in self.transport.addresses)
-
-    def answer(self, what: str) -> Mapping[str, Any]:
-        """Answer the control socket. Raises P2PNodeError for an unknown question."""
-        if what == "status":
-            return self.status()
-        if what == "peers":
-            return {"peers": self.peers()}
-        if what == "genesis":
-            return {"genesis": self.genesis.to_json(), "urls": list(self.config.chain.urls)}
-        if what.startswith(HAND_IN):
-            return handed_in(self.hand_in if self.genesis.committee else None, what)
-        if what.startswith(EVIDENCE) and self.accusing is not None:
-            return self.accusing.answer(what)
-        if what.startswith(HAND_OVERS):
-            return shown_hand_overs(self.hand_overs, what)
-        if what in ("committee", "blocks", "pool") or what.startswith((INCLUDE, LEDGER, CHECKPOINT)):
-            return self._oracle_answer(what)
-        raise P2PNodeError(
-            f"unknown question {what[:64]!r}",
-            code="control/unknown",
-            hint="ask for status, peers, committee, blocks, pool or ledger",
-        )
-
-    def _oracle_answer(self, what: str) -> Mapping[str, Any]:
-        if self.oracle is None:
-            raise P2PNodeError(
-                "this node is no oracle", code="control/no-oracle", hint="ask a node that runs with --role oracle"
-            )
-        if what == "committee":
-            return self.oracle.committee()
-        if what.startswith(LEDGER):
-            return self.oracle.ledger(what)
-        if what.startswith(CHECKPOINT):
-            return self.oracle.checkpoint(what)
-        if what == "pool":
-            return {"miners": self.oracle.pool()}
-        return {"blocks": self.oracle.blocks()} if what == "blocks" else self.oracle.include(what.removeprefix(INCLUDE))
-
-    def status(self) -> dict[str, Any]:
-        """What the node is and does now, in plain values."""
-        status: dict[str, Any] = {
-            "node": "0x" + self.transport.me.hex(),
-            "name": self.config.node.name,
-            "roles": list(self.config.node.roles),
-            "network": self.genesis.name,
-            "network_id": self.genesis.network_id().hex(),
-            "addresses": [str(address) for address in self.addresses],
-            "uptime_s": (self.clock() - self.started_ms) // 1_000,
-            "peers": len(self.transport.peers()),
-            "adverts": len(self.book),
-            "level_cap": level_cap(self.genesis),
-        }
-        if self.router is not None:
-            status["router"] = self.router.load()
-        if self.miner is not None:
-            free, total = self.miner.slots()
-            status["miner"] = {"slots_free": free, "slots": total}
-        if self.inbox is not None:
-            status["inbox"] = self.inbox.status()
-        if self.oracle is not None:
-            status["oracle"] = self.oracle.status()
-        status["models"] = [
-            {"name": offer.manifest.name, "digest": offer.manifest.digest().hex(), "slots": offer.slots}
-            for offer in self.book.models()
-        ]
-        return status
-
-    def peers(self) -> list[dict[str, Any]]:
-        """Whom the node is connected to and what they advertise."""
-        rows = []
-        for peer in sorted(self.transport.peers()):
-            advert = self.book.get(peer)
-            rows.append(
-                {
-                    "node": "0x" + peer.hex(),
-                    "roles": list(advert.roles) if advert else [],
-                    "models": [offer.manifest.name for offer in advert.models] if advert else [],
-                    "addresses": list(advert.addresses) if advert else [],
-                }
-            )
-        return rows
-
-
-def level_cap(genesis: Genesis) -> str:
-    """The most that an answer can come to in a network."""
-    if genesis.contracts is not None:
-        return "settled"
-    return "finalized" if genesis.committee else "streamed"
 
 
 @asynccontextmanager
@@ -219,13 +102,17 @@ async def open_node(
                 progress(f"loading model {config.miner.model}")
                 served = await _open_engine(config, genesis, engine, stack)
             progress("opening the network")
-            inner = await stack.enter_async_context(open_libp2p(key, _transport_config(config, genesis)))
+            inner = await stack.enter_async_context(open_libp2p(key, transport_config(config, genesis)))
             transport = Loopback(inner, nursery)
             clock, hand_overs = open_clock(), HandOverBook(genesis, store.load)
             chain = await open_used_chain(config, genesis, key)
+            here = config.node
+            told = open_instruments(config.telemetry, here.name, here.roles, key.node_id, genesis.domain())
+            instruments = stack.enter_context(told)
             parts = _Parts(
                 config,
                 genesis,
+                instruments,
                 hand_overs,
                 chain,
                 key,
@@ -240,6 +127,7 @@ async def open_node(
                 known_to(genesis, hand_overs),
             )
             node = await parts.start_roles()
+            node.http = await nursery.start(serve_http, node, key)
             await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
             yield node
             progress("stopping")
@@ -267,33 +155,6 @@ def _resolve(config: NodeConfig) -> StoredModel:
     return ModelStore(config.node.models_dir).resolve(config.miner.model)
 
 
-def _transport_config(config: NodeConfig, genesis: Genesis) -> Libp2pConfig:
-    network = config.network
-    listen = tuple(address for address in network.listen if not address.endswith("/ws"))
-    return Libp2pConfig(
-        listen=listen,
-        announce=network.announce,
-        bootstrap=tuple(address.multiaddr for address in network.bootstrap),
-        book_path=config.node.state_dir / "addresses.json",
-        mdns=network.mdns,
-        connections=network.connections_max,
-        topic_rates={genesis.topic(name): rate for name, rate in genesis.params.gossip_budget().items()},
-    )
-
-
-def _local_params(config: NodeConfig, params: Params) -> Params:
-    """The network's parameters, with this operator's own lower limits."""
-
-    def lowered(wanted: int, limit: int) -> int:
-        return min(wanted, limit) if wanted else limit
-
-    return replace(
-        params,
-        sessions_per_router_max=lowered(config.router.sessions_max, params.sessions_per_router_max),
-        queue_requests_max=lowered(config.router.queue_requests_max, params.queue_requests_max),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Served:
     """What a miner serves."""
@@ -309,6 +170,7 @@ class _Parts:
 
     config: NodeConfig
     genesis: Genesis
+    instruments: Instruments
     hand_overs: HandOverBook
     """The committees, as far as the roles that run none know them."""
     chain: Chain | None
@@ -324,12 +186,15 @@ class _Parts:
     open_engine: OpenEngine
     known: Known
     """What light clients are told."""
+    ending: Ending = field(default_factory=Ending)
 
     async def start_roles(self) -> Node:
         """Start each role's machine on a driver of its own; they share the transport and the advert book."""
         book = AdvertBook(self.genesis.params, secrets.token_bytes(16))
         started_ms, store = self.clock(), self.hand_overs.store
-        node = Node(self.config, self.genesis, self.transport, book, None, None, None, started_ms, self.clock, store)
+        config, genesis, told = self.config, self.genesis, self.instruments
+        node = Node(config, genesis, self.transport, book, None, None, None, started_ms, self.clock, store, told)
+        node.ending, node.engines = self.ending, self.served.engines
         if "router" in self.config.node.roles:
             node.router, node.hand_in = await self._start_router(book)
         if "miner" in self.config.node.roles:
@@ -351,16 +216,18 @@ class _Parts:
         followed = self.hand_overs if self.genesis.committee else None
         genesis, shelf = self.genesis.to_json(), self.known.shelf
         settings = RouterSettings(self.key.node_id, addresses, genesis, numbers, followed, shelf)
-        params = _local_params(self.config, self.genesis.params)
+        params = local_params(self.config, self.genesis.params)
         machine = RouterMachine(settings, self.genesis.domain(), params, self.key.sign, book)
         known_to_router(self.known, machine)
         driver = await self._drive(machine)
+        self.ending.unfinished.append(lambda: machine.load()["sessions"])
         return machine, lambda submit: driver.dispatch(HandIn(submit))
 
     def _start_inbox(self, chain: Chain, address: RouterAddress) -> InboxRole:
         """What the router is asked on the chain; its own client goes by ``address``."""
         section, domain, trust = self.config.router, self.genesis.domain(), self.hand_overs.trust
-        inbox = InboxRole(section, domain, self.key, self.transport, self.store, trust, chain)
+        tap = self.instruments.client
+        inbox = InboxRole(section, domain, self.key, self.transport, self.store, trust, chain, tap)
         self.nursery.start_soon(inbox.run, address)
         return inbox
 
@@ -382,6 +249,7 @@ class _Parts:
         machine = MinerMachine(settings, self.genesis.domain(), self.genesis.params, self.key.sign)
         answers = await self._start_answers(tuple(offers))
         await self._drive(machine, partial(self._generating, {KeepTranscript: answers.dispatch}))
+        self.ending.unfinished.append(lambda: machine.unfinished)
         return machine
 
     async def _start_answers(self, models: tuple[ModelDigest, ...]) -> Driver:
@@ -392,7 +260,7 @@ class _Parts:
 
     def _generating(self, others: Mapping[type, Perform], dispatch: Perform) -> Mapping[type, Perform]:
         generations = Generations(self.served.engines, self.nursery, dispatch)
-        return {Generate: generations.start, CancelGeneration: generations.cancel, **others}
+        return {**generations.performers(), **others}
 
     async def _start_oracle(self, log: SignerLog, book: AdvertBook) -> Oracle:
         machine = await make_machine(self.key.node_id, self.key.sign, self.genesis, self.store, log, self.clock)
@@ -437,5 +305,9 @@ class _Parts:
             records=records or self.store,
             genesis=self.genesis,
             performers=performers,
+            tap=self.instruments.of(machine),
         )
-        return await self.stack.enter_async_context(driver)
+        opened = await self.stack.enter_async_context(driver)
+        self.instruments.drives(machine, opened)
+        self.ending.tell.append(opened.dispatch)
+        return opened

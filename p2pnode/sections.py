@@ -11,7 +11,9 @@ from p2pnode.setting import (
     each,
     each_as,
     endpoint,
+    endpoint_if_any,
     flag,
+    http_listen,
     listen_address,
     name_or_path,
     number,
@@ -20,6 +22,7 @@ from p2pnode.setting import (
     path,
     setting,
     text,
+    web_origin,
 )
 from protocol.core.ids import NodeId
 
@@ -28,7 +31,9 @@ DEVNET = "devnet"
 
 ROLES = ("router", "miner", "oracle")
 LOCAL_CHAINS = ("auto", "anvil", "embedded", "none")
+KEY_RULES = ("auto", "required", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "human", "json")
 
 _GENESIS = name_or_path(is_path=lambda name: name != DEVNET)
 _MODEL = name_or_path(is_path=lambda name: name.startswith((".", "/", "~")) or name.endswith(".gguf"))
@@ -55,6 +60,13 @@ class NodeSection:
     name: str = field(
         default="p2pnode",
         metadata=setting(text(64), "What the node is called in its own logs and tables; never sent anywhere."),
+    )
+    stop_s: int = field(
+        default=30,
+        metadata=setting(
+            number(0, 3_600),
+            "Seconds that a stop waits for running answers and for the outcomes of a miner's results. 0: it does not.",
+        ),
     )
     log_level: str = field(default="info", metadata=setting(one_of(LOG_LEVELS), "debug, info, warning or error."))
 
@@ -190,6 +202,93 @@ class RouterSection:
             number(0, 2**63 - 1),
             "And at least so much for each token that is asked for; what pays less is not answered.",
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSection:
+    """``[http]``: what a router serves to plain HTTP clients, and any node to who watches it."""
+
+    listen: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            each(http_listen, "addresses"), "Where a router serves the OpenAI API, as HOST:PORT. Empty: nowhere."
+        ),
+    )
+    metrics: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            each(http_listen, "addresses"),
+            "Where /metrics, /health and /ready alone are served, by any role, without a key. Empty: nowhere.",
+        ),
+    )
+    keys: str = field(
+        default="auto",
+        metadata=setting(
+            one_of(KEY_RULES), "Whether API keys are needed: required, none, or auto: unless it is loopback only."
+        ),
+    )
+    origins: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            each(web_origin, "origins"),
+            'Origins whose web pages may call, such as "https://app.example.org"; "*": all.',
+        ),
+    )
+    requests_minute: int = field(
+        default=600,
+        metadata=setting(number(0, 1_000_000), "Requests a minute of one key, or address without keys. 0: no limit."),
+    )
+    tokens_minute: int = field(
+        default=0,
+        metadata=setting(number(0, 2**40), "Tokens a minute of one key, prompts and answers. 0: no limit."),
+    )
+    at_once: int = field(
+        default=64, metadata=setting(number(1, 65_536), "Requests of one key that run at the same time.")
+    )
+    at_once_all: int = field(
+        default=256, metadata=setting(number(1, 65_536), "Requests of all that run at the same time.")
+    )
+    body_bytes_max: int = field(default=4 << 20, metadata=setting(number(1 << 10, 1 << 28), "Of one request's body."))
+    clients_max: int = field(default=512, metadata=setting(number(1, 65_536), "Connections of clients held at once."))
+    slow_s: int = field(
+        default=30,
+        metadata=setting(
+            number(1, 3_600), "Seconds that a client may take to send a request, or take an answer's part."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySection:
+    """``[telemetry]``: logs, traces, and how figures are named."""
+
+    log_format: str = field(
+        default="auto",
+        metadata=setting(
+            one_of(LOG_FORMATS), "How it logs: human, json, or auto: human on a terminal, JSON lines elsewhere."
+        ),
+    )
+    log_prompts: bool = field(
+        default=False,
+        metadata=setting(flag, "Log prompts and answers, too. They are what people said to a machine in confidence."),
+    )
+    spans_file: Path | None = field(
+        default=None,
+        metadata=setting(
+            path, "Where spans of every task are written, as JSON lines; several nodes may share it. Empty: nowhere."
+        ),
+    )
+    otlp: str = field(
+        default="",
+        metadata=setting(
+            endpoint_if_any,
+            "An OpenTelemetry collector that spans are sent to; needs pip install 'p2pnode[otel]'. Empty: none.",
+        ),
+    )
+    vllm_names: bool = field(
+        default=False,
+        metadata=setting(flag, "Give figures under the names of vLLM as well, for dashboards made for those."),
     )
 
 

@@ -1,14 +1,17 @@
 """A session as the program sees it: miners reserved for one client and one model, and the answers they give."""
 
+import json
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import trio
+from msgspec import structs
 
 from p2pnode.answer import Answer, RequestFailed
+from p2pnode.embeddings import EMBED_TIMEOUT_MS, Embeddings, embed
 from protocol.core.genesis import Genesis
 from protocol.core.ids import NodeId
 from protocol.messages.sampling import SamplingParams
@@ -57,8 +60,7 @@ class Session:
     def __init__(
         self, client: Client, handle: int, assigned: SessionAssigned, items: trio.MemoryReceiveChannel[Item]
     ) -> None:
-        self.router = NodeId(assigned.assignment.router)
-        """Who serves it; another one after the first was lost."""
+        self._router = NodeId(assigned.assignment.router)
         self.router_lost = False
         """Whether a router is looked for right now."""
         self.lanes_ended: list[LaneEnded] = []
@@ -71,6 +73,12 @@ class Session:
         self._client = client
         self._handle = handle
         self._items = items
+
+    @property
+    def router(self) -> NodeId:
+        """Who serves it; another one after the first was lost."""
+        self.look()
+        return self._router
 
     @property
     def assigned(self) -> SessionAssigned:
@@ -105,7 +113,7 @@ class Session:
             case RouterSought():
                 self.router_lost = True
             case RouterFound():
-                self.router, self.router_lost = item.router, False
+                self._router, self.router_lost = item.router, False
             case LaneReported():
                 self.lanes_ended.append(item.ended)
             case SessionReserved():
@@ -137,6 +145,10 @@ class Session:
         self,
         prompt: str | Sequence[PromptMessage],
         *,
+        tools: str | Sequence[Mapping[str, object]] = "",
+        plain: bool = False,
+        schema: str | Mapping[str, object] = "",
+        logprobs: int | None = None,
         sampling: SamplingParams | None = None,
         seed: bytes | None = None,
         nonce: bytes | None = None,
@@ -149,16 +161,25 @@ class Session:
         After the block its level goes on rising, until the session is closed.
 
         Args:
+            tools: What the model may call, as chat templates take it: a list of tools, or its JSON text.
+            plain: ``prompt`` is a text to go on with, for which no chat template is filled.
+            schema: A JSON schema that the answer holds to; ``{"type": "object"}`` for any JSON object.
+            logprobs: Tell how likely each token was, and so many of the likeliest in its place (0 to 20).
+            sampling: ``schema`` and ``logprobs``, where given, take the place of what stands in it.
             nonce: 32 bytes that salt the prompt's commitment; None draws them.
             transcript: The answer is to keep, at its end, all that its result root is computed from.
         """
-        turns = (PromptMessage("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+        if isinstance(prompt, str):
+            prompt = (PromptMessage("plain" if plain else "user", prompt),)
+        elif plain:
+            raise TypeError("a plain prompt is one text")
         handle, items = self._client.new_handle(max_tokens)
         ask = AskTask(
             handle=handle,
             session=self._handle,
-            messages=turns,
-            sampling=sampling or SamplingParams(),
+            messages=tuple(prompt),
+            tools=_json(tools),
+            sampling=_sampling(sampling or SamplingParams(), schema, logprobs),
             nonce=nonce or secrets.token_bytes(32),
             seed=seed or secrets.token_bytes(32),
             max_tokens=max_tokens,
@@ -176,6 +197,13 @@ class Session:
                 answer.cancel()
             self._client.drop_handle(handle)
 
+    async def embed(self, texts: Sequence[str], *, timeout_ms: int = EMBED_TIMEOUT_MS) -> Embeddings:
+        """The vectors of texts, by the model's last layer: at most 256 texts, 1 MiB together. Raises RequestFailed.
+
+        Each comes under the miner's signature; nothing of it is certified, or paid.
+        """
+        return await embed(self._client, self._handle, texts, self._client.genesis.params, timeout_ms)
+
     def _follow(self, handle: int, answer: Answer) -> None:
         self._rising[handle] = self._client.rising[handle] = answer
         if len(self._rising) > RISING_MAX:
@@ -189,6 +217,19 @@ class Session:
         """The session is closed: nothing more is heard of its answers."""
         for handle in list(self._rising):
             self._let_go(handle)
+
+
+def _json(given: str | Mapping[str, object] | Sequence[Mapping[str, object]]) -> str:
+    """What was given as JSON text, or as what JSON text stands for."""
+    if isinstance(given, str) or not given:
+        return given if isinstance(given, str) else ""
+    return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+
+
+def _sampling(sampling: SamplingParams, schema: str | Mapping[str, object], logprobs: int | None) -> SamplingParams:
+    if schema:
+        sampling = structs.replace(sampling, schema=_json(schema))
+    return sampling if logprobs is None else structs.replace(sampling, logprobs=1 + logprobs)
 
 
 async def assigned(items: trio.MemoryReceiveChannel[Item]) -> SessionAssigned:

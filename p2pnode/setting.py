@@ -18,6 +18,9 @@ UNSET = Path()
 """The default of a path that follows from another one."""
 
 _ACCOUNT = re.compile("0x[0-9a-f]{40}")
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}")
+_PORT = re.compile("[0-9]{1,5}")
+_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 
 Check = Callable[[Any, Path], Any]
 
@@ -148,6 +151,35 @@ def endpoint(value: str) -> str:
         known = False
     if not known:
         raise ValueError("names an endpoint without a host, or with a port that cannot be")
+    return value
+
+
+def endpoint_if_any(value: Any, _: Path) -> str:
+    """An endpoint, or empty for none."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("must be a URL in quotes, or empty")
+    return endpoint(value) if value else ""
+
+
+def http_listen(value: str) -> str:
+    """Where HTTP is served, as ``HOST:PORT``."""
+    host_and_port(value)
+    return value
+
+
+def host_and_port(value: str) -> tuple[str, int]:
+    """The two halves of ``127.0.0.1:8080`` or ``[::1]:8080``. Raises ValueError."""
+    host, colon, port = value.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or _HOST.fullmatch(host) is None or _PORT.fullmatch(port) is None or int(port) > 65_535:
+        raise ValueError(f"names {value[:64]!r}: give HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080; port 0 is any")
+    return bare, int(port)
+
+
+def web_origin(value: str) -> str:
+    """An origin whose pages may call, as browsers name it; ``*`` is every one."""
+    if value != "*" and _ORIGIN.fullmatch(value) is None:
+        raise ValueError(f"names {value[:64]!r}: an origin is like https://app.example.org, without a path; or *")
     return value
 
 

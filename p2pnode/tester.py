@@ -13,7 +13,6 @@ import trio
 
 from p2pnode.config import NodeConfig
 from p2pnode.engine.api import (
-    ChatMessage,
     Engine,
     EngineConfig,
     EngineError,
@@ -24,7 +23,9 @@ from p2pnode.engine.api import (
     Token,
     Tokens,
 )
+from p2pnode.generation import chat
 from p2pnode.models.store import ModelStore
+from p2pnode.telemetry.log_record import fields
 from protocol.core.ids import ModelDigest, NodeId
 from protocol.results.audit import margin_milli, similarity_bp
 from protocol.roles.oracle import OracleMachine, Report
@@ -74,7 +75,8 @@ def testing(
     def tell(effect: object) -> None:
         assert isinstance(effect, Tested)
         word = "passed" if effect.report.passed else "failed"
-        log.info("tester.%s miner=%s test=%d: %s", word, effect.report.miner.hex(), effect.report.test, effect.why)
+        told: dict[str, str | int] = {"miner": effect.report.miner.hex(), "test": effect.report.test, "why": effect.why}
+        log.info("tester.%s", word, extra=fields(told))
         report(Report(effect.report))
 
     return {Score: engines.ask, Compare: engines.ask, Tested: tell}
@@ -169,7 +171,7 @@ async def _score(engine: Engine, asked: Score) -> Said:
     said = await engine.detokenize(asked.ids)
     if not said.startswith(b"".join(asked.texts)):
         return ScoringFailed(asked.number, True, "the text is not what the tokens say")
-    prompt = await engine.render([ChatMessage(turn.role, turn.content) for turn in asked.messages])
+    prompt = await engine.render(chat(asked.messages), asked.tools)
     tokens = [Token(*each) for each in zip(asked.ids, asked.texts, strict=True)]
     whole = GenerateRequest(prompt, asked.sampling, asked.lane_seed, len(tokens), tokens)
     scored = await engine.score(replace(whole, emitted=tokens[: asked.start]), asked.ids[asked.start : asked.stop])
@@ -187,7 +189,7 @@ async def _ends(engine: Engine, whole: GenerateRequest) -> bool:
 
 
 async def _compare(engine: Engine, asked: Compare) -> Said:
-    prompt = await engine.render([ChatMessage(turn.role, turn.content) for turn in asked.messages])
+    prompt = await engine.render(chat(asked.messages))
     own = b""
     async for event in engine.generate(GenerateRequest(prompt, asked.sampling, asked.lane_seed, asked.max_tokens)):
         if isinstance(event, Tokens):
@@ -195,5 +197,5 @@ async def _compare(engine: Engine, asked: Compare) -> Said:
     texts = (own.decode(errors="replace"), asked.text)
     if not all(texts):
         return Compared(asked.number, 10_000 if texts[0] == texts[1] else 0)
-    first, second = [await engine.embed(text) for text in texts]
+    first, second = (await engine.embed(texts)).floats()
     return Compared(asked.number, similarity_bp(first, second))

@@ -8,7 +8,6 @@ Children are in sessions of their own, so Ctrl-C reaches only the parent, which 
 ends by itself when its standard input closes, so none outlives a parent that was killed.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pnode.control import SOCKET, ControlError, ask_control
+from p2pnode.control import ControlError
+from p2pnode.testnet_child import Child, bury, drain, last_line
 from p2pnode.testnet_folder import (
     CLIENT_KEYSTORE,
     KEYSTORE,
@@ -98,30 +98,10 @@ class TestnetPlan:
     """The chain that is started with it, and what its contracts are deployed with; None: nothing settles."""
     inbox: bool = False
     """Whether its routers answer what is asked through the inbox on that chain."""
-
-
-class Child:
-    """One node's process."""
-
-    def __init__(self, name: str, folder: Path, process: trio.Process) -> None:
-        self.name = name
-        self.folder = folder
-        self.process = process
-        self.ready: dict[str, Any] = {}
-
-    @property
-    def log(self) -> Path:
-        """Where its log is."""
-        return self.folder / "log.txt"
-
-    @property
-    def addresses(self) -> Sequence[str]:
-        """Where it is reached."""
-        return list(self.ready.get("addresses", ()))
-
-    def ask(self, what: str) -> dict[str, Any]:
-        """Ask its control socket. Raises ControlError."""
-        return ask_control(self.folder / SOCKET, what)
+    tests_miners: bool = True
+    """Whether its oracles hold the model; those without one say nothing of a miner."""
+    http: str = ""
+    """Where its first router serves the OpenAI API, as HOST:PORT; empty: nowhere."""
 
 
 class Testnet:
@@ -161,6 +141,11 @@ class Testnet:
     def addresses(self) -> Sequence[str]:
         """Of all routers, the first first."""
         return [str(child.addresses[0]) for child in self.routers]
+
+    @property
+    def http_urls(self) -> Sequence[str]:
+        """Where the first router serves the OpenAI API, without /v1; nowhere unless the plan says so."""
+        return list(self.router.ready.get("http", {}).get("urls", ()))
 
     @property
     def client_keystore(self) -> Path | None:
@@ -219,7 +204,7 @@ class Testnet:
             await self._start_routers_and_miners(nursery)
         for number in range(1, self.plan.oracles + 1):
             child = await self._spawn(oracle_name(number), ["oracle"], list(self.addresses))
-            nursery.start_soon(_drain, child)
+            nursery.start_soon(drain, child)
         for child in self.children[self.plan.routers :]:
             await self._await_ready(child)
         for router in self.routers:
@@ -234,17 +219,18 @@ class Testnet:
     async def _start_routers_and_miners(self, nursery: trio.Nursery) -> None:
         for number in range(1, self.plan.routers + 1):
             router = await self._spawn(router_name(number), ["router"], [self.address] if number > 1 else [])
-            nursery.start_soon(_drain, router)
+            nursery.start_soon(drain, router)
             await self._await_ready(router)
         for number in range(1, self.plan.miners + 1):
             child = await self._spawn(miner_name(number), ["miner"], list(self.addresses))
-            nursery.start_soon(_drain, child)
+            nursery.start_soon(drain, child)
 
     async def restart_oracle(self, child: Child, nursery: trio.Nursery) -> Child:
         """Start an oracle that ended once more, in the folder that it left. Raises TestnetError."""
+        await bury(child)
         again = await self._spawn(child.name, ["oracle"], list(self.addresses))
         self.children[self.children.index(child)] = self.children.pop()
-        nursery.start_soon(_drain, again)
+        nursery.start_soon(drain, again)
         await self._await_ready(again)
         await self._await_signing(again)
         return again
@@ -271,7 +257,9 @@ class Testnet:
     def _money(self) -> dict[NodeId, int]:
         """What accounts begin with: by the genesis, or by deposits where there is a chain."""
         given = () if self.plan.genesis is None else self.plan.genesis.allocation
-        return {self._folder.client().node_id: CLIENT_WEI, **dict(given)}
+        # A router that serves HTTP is the client of those who ask there.
+        router = {self._folder.key(router_name(1)).node_id: CLIENT_WEI} if self.plan.http else {}
+        return {self._folder.client().node_id: CLIENT_WEI, **router, **dict(given)}
 
     def _open_chain(self) -> None:
         """Start it, if the plan has one. Raises ChainError."""
@@ -323,7 +311,7 @@ class Testnet:
             "P2PNODE_MINER_SLOTS": str(self.plan.slots),
             # One thread each: several engines that spin on the same cores would starve one another.
             "P2PNODE_MINER_THREADS": "1",
-            "P2PNODE_ORACLE_MODELS": self.plan.model,
+            "P2PNODE_ORACLE_MODELS": self.plan.model if self.plan.tests_miners else "",
         }
         if self.plan.oracles:
             settings["P2PNODE_MINER_PRICE_WEI"] = str(self.plan.price_wei)
@@ -331,6 +319,7 @@ class Testnet:
             settings["P2PNODE_NETWORK_BOOTSTRAP"] = ",".join(bootstrap)
         if self._genesis:
             settings["P2PNODE_NETWORK_GENESIS"] = self._genesis
+        settings["P2PNODE_HTTP_LISTEN"] = self.plan.http if name == router_name(1) else ""
         if self.chain is not None:
             settings["P2PNODE_CHAIN_URLS"] = self.chain.url
             settings["P2PNODE_ROUTER_INBOX"] = str(self.plan.inbox).lower()
@@ -340,7 +329,7 @@ class Testnet:
         with trio.move_on_after(READY_TIMEOUT_S):
             while not child.ready:
                 if child.process.poll() is not None:
-                    raise TestnetError(f"{child.name} did not start: {_last_line(child.log)}", hint=f"log: {child.log}")
+                    raise TestnetError(f"{child.name} did not start: {last_line(child.log)}", hint=f"log: {child.log}")
                 await trio.sleep(POLL_S / 4)
             return
         raise TestnetError(f"{child.name} was not ready within {READY_TIMEOUT_S:g} s", hint=f"its log: {child.log}")
@@ -386,10 +375,12 @@ class Testnet:
         raise TestnetError(f"{oracle.name} does not sign: {signing}", hint=f"its log: {oracle.log}")
 
     async def stop(self) -> None:
-        """Take all nodes down: politely, then by force."""
+        """Take all nodes down: politely, then by force. None waits for what runs: nobody will ask for it."""
         for child in reversed(self.children):
             if child.process.poll() is None:
                 child.process.terminate()
+            if child.process.stdin is not None:
+                await child.process.stdin.aclose()
         with trio.move_on_after(STOP_TIMEOUT_S):
             for child in self.children:
                 await child.process.wait()
@@ -397,32 +388,10 @@ class Testnet:
             if child.process.poll() is None:
                 child.process.kill()
                 await child.process.wait()
-            if child.process.stdin is not None:
-                await child.process.stdin.aclose()
             if child.process.stdout is not None:
                 await child.process.stdout.aclose()
         if self.chain is not None:
             await trio.to_thread.run_sync(self.chain.close)
-
-
-async def _drain(child: Child) -> None:
-    """Read what the node prints: the first line tells that it is ready."""
-    assert child.process.stdout is not None
-    buffer = b""
-    try:
-        async for chunk in child.process.stdout:
-            if not child.ready:
-                buffer += chunk
-                if b"\n" in buffer:
-                    child.ready = json.loads(buffer.partition(b"\n")[0])
-    except (trio.ClosedResourceError, trio.BrokenResourceError):
-        return
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error:")]
-    return (errors or lines or ["no output"])[-1]
 
 
 @asynccontextmanager

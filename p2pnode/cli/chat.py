@@ -134,36 +134,45 @@ async def _chat(
     args: argparse.Namespace, sampling: "SamplingParams", routers: Sequence[RouterAddress], config: NodeConfig
 ) -> int:
     from p2pnode.client import connect
+    from p2pnode.telemetry.instruments import open_instruments
     from p2pnode.trust_store import own_trust
 
     key = await _key(args, config)
-    async with connect(*routers, key=key, rpc=args.rpc or config.chain.urls, trust=own_trust()) as net:
-        if args.models:
-            _print_models(net, args.json)
-            return 0
-        if not args.json:
-            print(paint(net.level_note, "dim", sys.stderr), file=sys.stderr)
-        timeout_ms = int(args.timeout * 1_000)
-        wish = net.session(
-            args.model,
-            tokens=args.max_tokens,
-            timeout_ms=min(timeout_ms, 60_000),
-            cap_wei=args.cap_wei,
-            lanes=args.lanes,
-            direct=args.direct,
+    with open_instruments(config.telemetry, "chat", ("client",)) as told:
+        connecting = connect(
+            *routers, key=key, rpc=args.rpc or config.chain.urls, trust=own_trust(), tap=told.client_of
         )
-        async with wish as session:
-            try:
-                if args.prompt is not None:
-                    return await _once(args, sampling, session, net)
-                return await _converse(args, sampling, session, net)
-            finally:
-                _tell_of_routers(args, net)
-                if net.look is not None and net.look.trouble:
-                    print(paint(f"the chain cannot be asked: {net.look.trouble}", "dim", sys.stderr), file=sys.stderr)
-                # What `p2pnode explain` reads; it holds neither prompt nor answer.
-                with suppress(OSError):
-                    save_record(home(os.environ) / "sessions", session.assigned.session, session.record())
+        async with connecting as net:
+            return await _talk(args, sampling, net)
+
+
+async def _talk(args: argparse.Namespace, sampling: "SamplingParams", net: "LightClient") -> int:
+    if args.models:
+        _print_models(net, args.json)
+        return 0
+    if not args.json:
+        print(paint(net.level_note, "dim", sys.stderr), file=sys.stderr)
+    timeout_ms = int(args.timeout * 1_000)
+    wish = net.session(
+        args.model,
+        tokens=args.max_tokens,
+        timeout_ms=min(timeout_ms, 60_000),
+        cap_wei=args.cap_wei,
+        lanes=args.lanes,
+        direct=args.direct,
+    )
+    async with wish as session:
+        try:
+            if args.prompt is not None:
+                return await _once(args, sampling, session, net)
+            return await _converse(args, sampling, session, net)
+        finally:
+            _tell_of_routers(args, net)
+            if net.look is not None and net.look.trouble:
+                print(paint(f"the chain cannot be asked: {net.look.trouble}", "dim", sys.stderr), file=sys.stderr)
+            # What `p2pnode explain` reads; it holds neither prompt nor answer.
+            with suppress(OSError):
+                save_record(home(os.environ) / "sessions", session.assigned.session, session.record())
 
 
 def _tell_of_routers(args: argparse.Namespace, net: "LightClient") -> None:

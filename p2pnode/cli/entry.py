@@ -23,6 +23,8 @@ COMMANDS = {
     "run": "run a node: router and miner in one, unless told otherwise",
     "testnet": "start a network of several processes on this machine",
     "demo": "start a network, answer one prompt, take it down",
+    "gateway": "the OpenAI API on this machine, verifying every answer",
+    "api-key": "keys for the HTTP surface: add, list, revoke",
     "chat": "ask a router, once or in a conversation",
     "receipt": "look at a receipt, raise it to a higher level, take the text out",
     "verify": "check every link of a receipt, offline",
@@ -41,9 +43,11 @@ COMMANDS = {
     "peers": "whom the running node knows",
     "status": "how the running node is doing",
     "sim": "simulate whole networks with faults, and check what is promised",
+    "backup": "write key, database and API keys to one file; move the node",
+    "restore": "a node from its backup",
     "doctor": "check this machine, and say what to do",
 }
-"""Each command's module in this package, and its line in the help."""
+"""Each command's module in this package (a hyphen is an underscore there), and its line in the help."""
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 130, 141
 
@@ -93,7 +97,7 @@ def _run(arguments: list[str]) -> int:
         parser.parse_args(arguments)
         parser.print_help(sys.stderr)
         return EXIT_USAGE
-    module = importlib.import_module(f"p2pnode.cli.{wanted}")
+    module = importlib.import_module(f"p2pnode.cli.{wanted.replace('-', '_')}")
     module.configure(subparsers)
     status: int = module.run(parser.parse_args(arguments))
     return status

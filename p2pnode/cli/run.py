@@ -4,6 +4,7 @@ import argparse
 import gc
 import json
 import logging
+import resource
 import signal
 import sys
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import paint
 from p2pnode.config import NodeConfig
+from p2pnode.telemetry.logs import set_up_logs
+
+log = logging.getLogger(__name__)
+
+OPEN_FILES = 16_384
+"""Above what a node with the most connections and HTTP clients needs."""
 
 
 def configure(subparsers: Any) -> None:
@@ -26,6 +33,7 @@ def configure(subparsers: Any) -> None:
     parser.add_argument("--bootstrap", action="append", metavar="ADDRESS", help="a node to join the network by")
     parser.add_argument("--model", metavar="MODEL", help="name, digest or path of the model a miner serves")
     parser.add_argument("--slots", type=int, metavar="N", help="answers a miner generates at the same time")
+    parser.add_argument("--http", action="append", metavar="HOST:PORT", help="where a router serves the OpenAI API")
     # A testnet's child ends with its parent: when its standard input closes.
     parser.add_argument("--as-child", action="store_true", help=argparse.SUPPRESS)
 
@@ -39,18 +47,24 @@ def run(args: argparse.Namespace) -> int:
         "network.bootstrap": args.bootstrap,
         "miner.model": args.model,
         "miner.slots": args.slots,
+        "http.listen": args.http,
     }
     config = config_of(args, overrides)
     config.require_runnable()
-    logging.basicConfig(
-        level=config.node.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname).1s %(name)s %(message)s",
-    )
+    set_up_logs(config.node.log_level, config.telemetry.log_format, name=config.node.name)
+    _take_open_files()
     import trio
 
     trio.run(_serve, config, args.json, args.as_child)
     return 0
+
+
+def _take_open_files() -> None:
+    """As many as this process may have: a shell gives 1,024, and a node with many connections needs more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
@@ -64,8 +78,8 @@ async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            stop = nursery.cancel_scope
-            nursery.start_soon(_stop_on_signal, signals, stop)
+            stop, started, asked = nursery.cancel_scope, trio.Event(), trio.Event()
+            nursery.start_soon(_heed_signals, signals, started, asked, stop)
             if as_child:
                 nursery.start_soon(_stop_on_end_of_input, stop)
             async with open_node(config, progress=progress) as node:
@@ -73,13 +87,24 @@ async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
                 gc.collect()
                 gc.freeze()
                 _announce(node.status(), as_json)
-                await trio.sleep_forever()
+                started.set()
+                await asked.wait()
+                log.info("stopping; what runs has %d s", config.node.stop_s)
+                progress(f"finishing what runs, {config.node.stop_s} s at most; once more stops at once")
+                left = await node.ending.finish(config.node.stop_s)
+                if left:
+                    log.warning(
+                        "stopped with %d sessions or results unfinished: others, or the next start, go on", left
+                    )
+            stop.cancel()
 
 
-async def _stop_on_signal(signals: Any, stop: Any) -> None:
+async def _heed_signals(signals: Any, started: Any, asked: Any, stop: Any) -> None:
+    """The first asks for an orderly end, any other ends at once; so does the first of a node that is only starting."""
     async for _ in signals:
-        stop.cancel()
-        return
+        if asked.is_set() or not started.is_set():
+            stop.cancel()
+        asked.set()
 
 
 async def _stop_on_end_of_input(stop: Any) -> None:
@@ -104,5 +129,7 @@ def _announce(status: dict[str, Any], as_json: bool) -> None:
         print(f"  model    {model['name']} ({model['slots']} slots)")
     for address in status["addresses"]:
         print(f"  address  {address}")
+    for url in status.get("http", {}).get("urls", ()):
+        print(f"  http     {url}/v1")
     if "router" in status["roles"]:
         print(f"\nask it:  p2pnode chat --router '{status['addresses'][0]}'\nstop it: Ctrl-C", flush=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pnode.testnet_chain import ChainPlan
 
 LINE_EVERY_S = 0.5
+HTTP = "127.0.0.1:0"
 
 
 def configure(subparsers: Any) -> None:
@@ -30,6 +31,9 @@ def configure(subparsers: Any) -> None:
     up.add_argument("--oracles", type=int, metavar="N", help="how many oracles: 0, 4, 7, 10 or 13 (default 4)")
     up.add_argument("--model", metavar="MODEL", help="what the miners serve (default tiny)")
     up.add_argument("--slots", type=int, metavar="N", help="slots of each miner (default 4)")
+    up.add_argument(
+        "--http", metavar="HOST:PORT", help=f"where the first router serves HTTP (default {HTTP}: any port)"
+    )
     add_chain_option(up)
     up.add_argument("--folder", type=Path, metavar="FOLDER", help="where the nodes live (default: a new temporary one)")
     add_json_option(up)
@@ -44,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "miner.model": args.model,
         "miner.slots": args.slots,
         "testnet.chain": args.chain,
+        "http.listen": args.http and [args.http],
     }
     config = load_config(args.config, overrides={key: value for key, value in given.items() if value is not None})
     if args.folder is None and args.config is not None:
@@ -82,6 +87,7 @@ async def _up(args: argparse.Namespace, config: NodeConfig, folder: Path) -> Non
         price_wei=config.miner.price_wei or 1,
         chain=chain_plan(config.testnet.chain, config.testnet.oracles),
         inbox=config.router.inbox,
+        http=(config.http.listen or (HTTP,))[0],
     )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -162,6 +168,8 @@ def _print(testnet: "Testnet", statuses: Any) -> None:
     print()
     for address in testnet.addresses:
         print(f"router:  {address}")
+    for url in testnet.http_urls:
+        print(f"http:    {url}/v1   (the OpenAI API; no key is needed on this machine)")
     if chain is not None:
         print(f"chain:   {chain.kind} at {chain.url}, chain id {chain.chain_id}")
     paying = [] if client is None else [f"--key {client}"]

@@ -13,7 +13,7 @@ from p2pnode.sim.client_script import ClientProgram, Habits, Visit, Wish
 from p2pnode.sim.crypto import Key
 from p2pnode.sim.endings import EndsOnce
 from p2pnode.sim.fast_path_tables import fast_path_tables
-from p2pnode.sim.faults import Crash, Fault
+from p2pnode.sim.faults import Crash, Fault, Stop
 from p2pnode.sim.host import Boot, Dispatch, Host, Part, Perform, Program
 from p2pnode.sim.links import Profile
 from p2pnode.sim.relaying import NobodyIsBlamed
@@ -181,7 +181,9 @@ def build(setup: Setup) -> Scenario:
         kinds=ALL_KINDS,
         hubs=routers,
     )
-    faults = (*draw_faults(Random(f"faults/{setup.seed}"), menu), *_deaths(rng, miners[2:]))
+    # Whoever is stopped in order spares others the harder ways: so in a third of the worlds only.
+    stops = _stops(Random(f"stops/{setup.seed}"), (*routers, *miners)) if setup.seed % 3 == 1 else ()
+    faults = (*draw_faults(Random(f"faults/{setup.seed}"), menu), *_deaths(rng, miners[2:]), *stops)
     return Scenario(world, faults, HEAL_MS, END_MS)
 
 
@@ -219,6 +221,16 @@ def _deaths(rng: Random, mortal: Sequence[str]) -> list[Fault]:
     """Some miners die for good."""
     dying = rng.sample(list(mortal), rng.randint(0, len(mortal)))
     return [Crash(rng.randint(FAULTS_FROM_MS, HEAL_MS - 1), name, None, rng.random() < 0.3) for name in dying]
+
+
+def _stops(rng: Random, nodes: Sequence[str]) -> list[Fault]:
+    """Some nodes are stopped in order, and come back; the last one is back at the heal time."""
+    count = rng.randint(1, 4)
+    longest_ms = HEAL_MS - FAULTS_FROM_MS
+    return [
+        Stop(rng.randint(FAULTS_FROM_MS, HEAL_MS - 1), node, rng.randint(0, longest_ms // 2), rng.randint(0, 3_000))
+        for node in rng.sample(list(nodes), min(count, len(nodes)))
+    ]
 
 
 class _Probe:

@@ -7,8 +7,7 @@ from protocol.messages.sessions import ROUTERS_MAX
 from protocol.roles.client.tasks import WITHHELD_MAX
 from protocol.roles.client.watching import LIARS_MAX
 from protocol.roles.miner.bidding import RECEIPTS_MAX
-from protocol.roles.router.machine import MEASURED_MAX
-from protocol.roles.router.state import KEPT_MESSAGES_MAX
+from protocol.roles.router.state import KEPT_MESSAGES_MAX, MEASURED_MAX
 
 NUMBERS_MAX = 4_096
 """Sessions whose assignment numbers a router remembers: until they expire, so what bounds them is their lifetime and

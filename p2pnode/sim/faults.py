@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from protocol.core.machine import Stopping
+
 if TYPE_CHECKING:
     from p2pnode.sim.host import Host
     from p2pnode.sim.world import World
@@ -48,6 +50,32 @@ class Crash:
             back_us = world.now_us + self.down_ms * 1_000
             # By the heal time everybody is back; who dies at that very moment comes back a moment later.
             world.at(min(back_us, max(heal_us, world.now_us + 1_000)), host.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A node is told to stop, has so long to end what runs, dies and comes back."""
+
+    at_ms: int
+    node: str
+    for_ms: int
+    down_ms: int
+
+    def plan(self, world: "World", heal_us: int) -> None:
+        world.at(self.at_ms * 1_000, partial(self._strike, world, heal_us))
+
+    def _strike(self, world: "World", heal_us: int) -> None:
+        host = world.hosts[self.node]
+        if not host.up:
+            return
+        world.struck(self.node, repr(self))
+        host.tell_all(Stopping())
+        over_us = min(world.now_us + self.for_ms * 1_000, heal_us)
+        world.at(over_us, partial(self._die, world, heal_us, host.incarnation))
+
+    def _die(self, world: "World", heal_us: int, life: int) -> None:
+        if world.hosts[self.node].incarnation == life:
+            Crash(0, self.node, self.down_ms).strike(world, heal_us)
 
 
 @dataclass(frozen=True, slots=True)

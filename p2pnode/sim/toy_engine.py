@@ -4,6 +4,9 @@ It stands where ``p2pnode.generation`` and an engine stand in a node: it execute
 reports what they bring forth.
 """
 
+import hashlib
+import math
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,12 +17,14 @@ from p2pnode.sim.host import Boot, Dispatch, Perform
 from protocol.messages.tasks import EndReason
 from protocol.roles.miner import (
     CancelGeneration,
+    Embed,
     Generate,
     Generated,
     GenerationFailed,
     GenerationKey,
     Produced,
     Rendered,
+    TextsEmbedded,
 )
 
 QUEUE_MAX = 64
@@ -44,8 +49,15 @@ class Pace:
 
 def whole_answer(effect: Generate) -> list[int]:
     """The answer to an order, as an engine that nothing happens to gives it, whoever runs it."""
-    prompt = rendered((turn.role, turn.content) for turn in effect.messages)
+    prompt = rendered(effect.messages)
     return answer(prompt, effect.lane_seed, effect.max_tokens)
+
+
+def vector_of(text: str) -> bytes:
+    """What a text is embedded as: eight floats of its hash."""
+    digest = hashlib.sha256(text.encode()).digest()[:8]
+    length = math.sqrt(sum(byte * byte for byte in digest)) or 1.0
+    return struct.pack("<8f", *(byte / length for byte in digest))
 
 
 class ToyEngine:
@@ -61,7 +73,12 @@ class ToyEngine:
 
     def performers(self) -> Mapping[type, Perform]:
         """What it executes."""
-        return {Generate: self._start, CancelGeneration: self._cancel}
+        return {Generate: self._start, CancelGeneration: self._cancel, Embed: self._embed}
+
+    def _embed(self, effect: object) -> None:
+        assert isinstance(effect, Embed)
+        vectors = tuple(map(vector_of, effect.texts))
+        self._report(TextsEmbedded(effect.name, vectors, sum(1 + len(text.encode()) for text in effect.texts)))
 
     def _start(self, effect: object) -> None:
         assert isinstance(effect, Generate)
@@ -83,7 +100,7 @@ class ToyEngine:
             self._run(self._waiting.popleft())
 
     def _run(self, effect: Generate) -> None:
-        prompt = rendered((turn.role, turn.content) for turn in effect.messages)
+        prompt = rendered(effect.messages)
         if len(prompt) + effect.max_tokens > self._pace.context_tokens:
             self._report(GenerationFailed(effect.generation, "prompt_too_long", "it does not fit"))
             return

@@ -17,6 +17,7 @@ from p2pnode.transport.seam import (
     PeerEvent,
     Stream,
     StreamHandler,
+    Traffic,
     Transport,
     TransportError,
     Verdict,
@@ -101,6 +102,9 @@ class Loopback:
 
     def events(self) -> AsyncIterator[PeerEvent]:
         return self._inner.events()
+
+    def traffic(self) -> Traffic:
+        return self._inner.traffic()
 
 
 def _at_once(_sender: NodeId, _size: int, arrival: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ from p2pnode.transport.seam import (
     Stream,
     StreamHandler,
     StreamTimeout,
+    Traffic,
     TransportError,
     WrongPeer,
 )
@@ -299,6 +300,11 @@ class MemoryTransport:
 
     def events(self) -> AsyncIterator[PeerEvent]:
         return self.peer_events.listen()
+
+    def traffic(self) -> Traffic:
+        return Traffic(
+            connections=len(self.peer_events.up), streams=self._inbound.total(), gossip=self.topics.counted()
+        )
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:

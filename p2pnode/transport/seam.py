@@ -5,8 +5,8 @@ yamux, gossipsub) and ``memory`` (the same on virtual time). Peers are named by 
 multiaddrs and exceptions never come through here.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -101,6 +101,26 @@ class PeerDown:
 
 
 PeerEvent = PeerUp | PeerDown
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a node's network has now, and what it turned away and dropped since it was opened; for its operator."""
+
+    connections: int = 0
+    streams: int = 0
+    """Inbound ones."""
+    held_bytes: int = 0
+    """Of frames that have not arrived whole."""
+    connections_refused: int = 0
+    streams_refused: int = 0
+    streams_dropped: int = 0
+    """Reset because they made this node hold too much."""
+    gossip_unsent: int = 0
+    """Messages that a peer was too slow to take."""
+    gossip: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By topic: what came of messages, by outcome."""
+
 
 Check = Callable[[NodeId, NodeId, bytes], Verdict]
 """``check(forwarder, origin, data)``: pure, synchronous, cheap; runs before a message is forwarded."""
@@ -200,3 +220,6 @@ class Transport(Protocol):
 
         A slow reader misses visits that are over before it looks, and nothing else.
         """
+
+    def traffic(self) -> Traffic:
+        """Figures of this node's network, as of now."""

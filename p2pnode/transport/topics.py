@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import trio
 
@@ -60,6 +60,10 @@ class Topics:
     def counts(self, topic: str) -> AdmissionCounts:
         """What the topic let through and turned away since it was joined."""
         return self._joined[topic].admission.counts
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """The same of every topic, by outcome."""
+        return {name: asdict(topic.admission.counts) for name, topic in self._joined.items()}
 
     def close(self) -> None:
         """End every reader's channel."""

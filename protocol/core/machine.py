@@ -99,6 +99,11 @@ class PersistFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping:
+    """The node is about to stop: take on nothing new, end what runs, hand over what others can go on with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """Open a stream to a peer; failure comes back as ChannelClosed."""
 
@@ -182,6 +187,7 @@ CommonEvent = (
     | PeerLost
     | DeadlineReached
     | PersistFailed
+    | Stopping
 )
 CommonEffect = Open | Send | SendAll | Close | Publish | Learn | Persist | Note
 

@@ -22,6 +22,7 @@ from protocol.core.signing import (
 from protocol.messages.adverts import Address
 from protocol.messages.envelope import Envelope
 
+LEASE_ORDERS_MAX = 64
 ROUTERS_MAX = 4
 BIDS_MAX = 128
 LANES_MAX = 16
@@ -245,6 +246,8 @@ class LeaseGrant(Message, frozen=True):
     session: Bytes32
     generation: Bytes24
     idle_ms: U32
+    orders: Annotated[int, Meta(ge=1, le=LEASE_ORDERS_MAX)] = 1
+    """So many the miner runs at once, as long as nobody else has the slots beside the one that is held."""
 
 
 @message(kind=32, limit_bytes=512)

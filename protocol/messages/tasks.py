@@ -11,6 +11,7 @@ from msgspec import Meta
 from protocol.core.codec import Message, message, pack
 from protocol.core.ids import Digest
 from protocol.core.signing import U8, U32, U64, Bytes20, Bytes24, Bytes32, SignatureBytes, TypedStruct
+from protocol.messages.logprobs import LogProbs
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import Assignment
 
@@ -233,6 +234,8 @@ class FrameMessage(Message, frozen=True):
     """Each token's share of the visible text."""
     end: EndRecord | None
     signature: SignatureBytes
+    logprobs: LogProbs | None = None
+    """If they were ordered, and there are tokens; no part of the chain."""
 
 
 @message(kind=37, limit_bytes=1_024)

@@ -5,7 +5,7 @@ page through the rest over ``probe``, for as long as the pages bring news; later
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.core.deadlines import Deadlines
 from protocol.core.errors import RemoteProtocolError
@@ -26,6 +26,7 @@ from protocol.core.machine import (
     Publish,
     Received,
     Send,
+    Stopping,
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
@@ -119,6 +120,10 @@ class PeerMachine:
                 self._forget(event.channel)
             case DeadlineReached():
                 return self._expire(now_ms)
+            case Stopping() if self._settings.offers:
+                # Routers that hear it do not count on this miner any more. Spec: [STOP-MINER.1]
+                self._settings = replace(self._settings, offers=())
+                return self._announce(now_ms)
         return []
 
     def _advert(self, now_ms: int) -> Envelope:

@@ -127,6 +127,8 @@ TERMINAL_CODES: Mapping[str, str] = {
     "queue_full": "the router's queue is full; try again after retry_after_ms",
     "rate_limited": "this client has too much open at the router",
     "prompt_too_long": "prompt and requested tokens exceed the model's context",
+    "schema_refused": "the miner's engine cannot hold an answer to the schema",
+    "tools_refused": "the model has no place for tools",
     "deadline_exceeded": "the request's own deadline passed",
     "cancelled": "stopped as its client asked, before the first token",
     "miner_lost": "the miner stopped answering or broke its transcript",

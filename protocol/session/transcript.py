@@ -19,6 +19,7 @@ from protocol.core.errors import LocalProtocolError, SignatureError, TranscriptE
 from protocol.core.ids import ZERO_DIGEST, Digest, Generation, ModelDigest, NodeId, SessionId
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, recover, typed_digest
+from protocol.messages.logprobs import TokenLogProbs
 from protocol.messages.tasks import (
     SEGMENTS_MAX,
     Ack,
@@ -32,6 +33,7 @@ from protocol.messages.tasks import (
     StartTask,
     TaskOrder,
 )
+from protocol.session.logprobs import check_logprobs, sign_logprobs
 
 TOKEN_OVERHEAD_BYTES = 8
 """What a token takes in a Continuation beside its text."""
@@ -125,7 +127,13 @@ class SegmentWriter:
         self._domain = domain
         self._sign = sign
 
-    def frame(self, ids: Sequence[int], texts: Sequence[bytes], end: EndRecord | None) -> FrameMessage:
+    def frame(
+        self,
+        ids: Sequence[int],
+        texts: Sequence[bytes],
+        end: EndRecord | None,
+        logprobs: tuple[TokenLogProbs, ...] = (),
+    ) -> FrameMessage:
         """Sign the next tokens. Raises LocalProtocolError after the end or for an empty frame without one."""
         if self.ended or not (ids or end) or len(ids) != len(texts):
             raise LocalProtocolError("a frame holds tokens or an end, and nothing follows the end")
@@ -147,6 +155,7 @@ class SegmentWriter:
             texts=tuple(texts),
             end=end,
             signature=self._sign(typed_digest(self._domain, frame)),
+            logprobs=sign_logprobs(self._domain, self._sign, self._segment, first, logprobs) if logprobs else None,
         )
 
 
@@ -234,11 +243,15 @@ class LaneVerifier:
     naming the link that broke, and after that nothing more is accepted.
 
     Spec: [CHAIN-HEAD.1] [CHAIN-TOKEN.1] [CHAIN-ORDER.1] [CHAIN-END.1] [CHAIN-SIGNER.1] [CHAIN-TAKEOVER.1]
+
+    Args:
+        logprobs: As ordered by the sampling parameter of that name.
     """
 
-    def __init__(self, domain: Domain, expected: SegmentExpectation) -> None:
+    def __init__(self, domain: Domain, expected: SegmentExpectation, logprobs: int = 0) -> None:
         self._domain = domain
         self._expected = expected
+        self._logprobs = logprobs
         self._segment: Digest | None = None
         self._broken = False
         self.index = 0
@@ -300,6 +313,7 @@ class LaneVerifier:
                 chain = advance(chain, index, token, text)
             signed = chain if message.end is None else close_chain(chain, message.end)
             self._check_signature(message, Frame(self._segment, index, signed, message.end is not None))
+            check_logprobs(self._domain, self._segment, self._expected.miner, message, self._logprobs)
             self.chain, self.index, self.end = chain, index, message.end
 
     def finish(self) -> EndRecord:

@@ -37,18 +37,20 @@ from protocol.core.params import Params
 from protocol.core.signing import Domain
 from protocol.messages.adverts import ModelManifest, ModelOffer
 from protocol.messages.tasks import EndReason, FrameMessage
-from protocol.roles.miner import CancelGeneration, Generate, GenerationKey, MinerMachine, MinerSettings, Rendered
+from protocol.roles.miner import Generate, GenerationKey, MinerMachine, MinerSettings, Rendered
 from protocol.roles.peer import PeerMachine, PeerSettings
 from protocol.roles.router import RouterMachine, RouterSettings
 from protocol.session.adverts import AdvertBook
 from protocol.session.lifecycle import TERMINAL_CODES
 from protocol.session.record import BidFate, explain, judge_bid, open_countersigned
 from protocol.session.transcript import advance, close_chain, segment_id
+from tests.simulation.slow_disk import Disk
 
 MANIFEST = ModelManifest("fake", bytes(32), 1, "fake", "none", 4_096)
 MODEL = MANIFEST.digest()
 GRACE_S = 6.0
 """The client's patience beyond a wish's own time, and a slow link's."""
+
 PARAMS = replace(
     Params(),
     first_frame_timeout_ms=5_000,
@@ -141,16 +143,6 @@ class Overheard:
         while len(ids) < effect.max_tokens and ids[-1:] != [END]:
             ids.append(self.engine.token_at(request, len(ids)))
         assert self.ledger.undisturbed.setdefault(effect.generation, ids) == ids
-
-
-class Disk:
-    """Durable after a while."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-
-    async def persist(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
-        await trio.sleep(self.rng.uniform(0.0, 0.03))
 
 
 @dataclass
@@ -251,7 +243,7 @@ class World:
 
                 def performers(dispatch: Perform) -> Mapping[type, Perform]:
                     generations = Generations({MODEL: engine}, nursery, dispatch)  # type: ignore[dict-item]
-                    return {Generate: generations.start, CancelGeneration: generations.cancel}
+                    return generations.performers()
 
                 for router in self.routers:
                     await transport.connect(router.transport.addresses[0])
@@ -285,8 +277,8 @@ class World:
                 with trio.fail_after(timeout_ms / 1_000 + GRACE_S):
                     session = await stack.enter_async_context(net.session("fake", timeout_ms=timeout_ms))
                 stack.callback(self.check_record, session)
-                for number in range(1, rng.randint(1, 4) + 1):
-                    await self.use_answer(session, number, rng)
+                for _ in range(rng.randint(1, 4)):
+                    await self.use_answers(session, rng.choice((1, 1, 3)), rng)
                     await trio.sleep(rng.choice((0.0, 0.0, rng.uniform(0, 30))))
         except RequestFailed as failed:
             self.ended(failed.code)
@@ -301,19 +293,37 @@ class World:
                     self.ledger.fates[judge_bid(record, signed).fate] += 1
         assert BidFate.LEFT_OUT not in self.ledger.fates
 
-    async def use_answer(self, session: Session, number: int, rng: random.Random) -> None:
+    async def use_answers(self, session: Session, count: int, rng: random.Random) -> None:
+        """So many answers at once. The first failure after which the session is of no use is raised."""
+        failed: list[RequestFailed] = []
+
+        async def use(asks: random.Random) -> None:
+            try:
+                await self.use_answer(session, asks)
+            except RequestFailed as error:
+                failed.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(use, random.Random(rng.random()))
+        if failed:
+            raise failed[0]
+
+    async def use_answer(self, session: Session, rng: random.Random) -> None:
         """One answer: read to its end, cancelled on the way, or left alone."""
         timeout_ms, tokens = rng.randint(500, 20_000), rng.randint(1, 400)
         stop_at = rng.choice((None, None, rng.randint(0, 30)))
         with trio.fail_after(timeout_ms / 1_000 + GRACE_S):
             try:
-                async with session.ask(f"question {number}", max_tokens=tokens, timeout_ms=timeout_ms) as answer:
+                async with session.ask(
+                    f"question {rng.randint(1, 9)}", max_tokens=tokens, timeout_ms=timeout_ms
+                ) as answer:
                     try:
                         async for _ in answer:
                             if stop_at is not None and len(answer.token_ids) > stop_at:
                                 answer.cancel()
                     finally:
-                        self.ledger.check(answer, session.id, number)
+                        self.ledger.check(answer, session.id, answer.heads[0].task if answer.heads else 0)
                 assert answer.finish is not None
                 self.ledger.ends.append(answer.finish.reason)
             except RequestFailed as failed:

@@ -160,6 +160,14 @@ class NodePubsub(Pubsub):
         self._topics = topics
         self._connection_of = connection_of
         self._readers: Counter[ID] = Counter()
+        self._unsent = 0
+        """Of peers that are gone."""
+
+    @property
+    def unsent(self) -> int:
+        """RPCs that a peer was too slow to take."""
+        queues = self.peer_queues.values()
+        return self._unsent + sum(queue.dropped for queue in queues if isinstance(queue, OutboundRpcs))
 
     # --- reading
 
@@ -297,7 +305,9 @@ class NodePubsub(Pubsub):
         """
         self._clear_pending_announce_retries_for_peer(peer_id)
         if self.peers.pop(peer_id, None) is not None:
-            self.peer_queues.pop(peer_id).close()
+            queue = self.peer_queues.pop(peer_id)
+            self._unsent += queue.dropped if isinstance(queue, OutboundRpcs) else 0
+            queue.close()
             self.router.remove_peer(peer_id)
         if self._connection_of(peer_id) is not None:
             self._schedule_peer_stream_retry(peer_id)

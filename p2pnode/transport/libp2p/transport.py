@@ -41,6 +41,7 @@ from p2pnode.transport.seam import (
     Stream,
     StreamHandler,
     StreamTimeout,
+    Traffic,
     TransportError,
     WrongPeer,
 )
@@ -158,6 +159,18 @@ class Libp2pTransport:
 
     def events(self) -> AsyncIterator[PeerEvent]:
         return self.links.events.listen()
+
+    def traffic(self) -> Traffic:
+        return Traffic(
+            connections=len(self.links),
+            streams=len(self.inbound),
+            held_bytes=self.unfinished.total,
+            connections_refused=self.listener.refused,
+            streams_refused=self.inbound.refused,
+            streams_dropped=self.unfinished.dropped,
+            gossip_unsent=self.pubsub.unsent,
+            gossip=self.topics.counted(),
+        )
 
     # --- connections
 

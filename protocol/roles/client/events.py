@@ -8,8 +8,10 @@ from protocol.core.ids import Digest, ModelDigest, NetworkId, NodeId, SessionId
 from protocol.core.machine import NO_KEY, Key
 from protocol.light.levels import Checkpoint, Final, Level
 from protocol.light.trust_book import KeptTrust
+from protocol.messages.embeddings import Embedded
 from protocol.messages.evidence import ConflictingValues
 from protocol.messages.greeting import RouterHello
+from protocol.messages.logprobs import TokenLogProbs
 from protocol.messages.receipts import Receipt
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
@@ -75,6 +77,19 @@ class AskTask:
     timeout_ms: int
     transcript: bool = False
     """Deliver a TaskTranscript as well, just before the TaskOver of a signed end."""
+    tools: str = ""
+    """As the prompt carries them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedWanted:
+    """Ask for the vectors of texts in a session. Delivered: exactly one EmbedOver."""
+
+    handle: Handle
+    session: Handle
+    texts: tuple[str, ...]
+    nonce: bytes
+    timeout_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,8 @@ class TaskText:
     first_index: int
     ids: tuple[int, ...]
     text: bytes
+    logprobs: tuple[TokenLogProbs, ...] = ()
+    """One for each of ``ids``, if they were ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +290,18 @@ class TaskOver:
     retry_after_ms: int
     tokens: int
     frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOver:
+    """The one terminal event of a request for vectors: what the miner signed, or a code that says why there is none."""
+
+    embedded: Embedded | None
+    miner: NodeId | None
+    code: str
+    """Empty with vectors."""
+    detail: str
+    retry_after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +362,7 @@ Item = (
     | TaskTranscript
     | TaskReceipt
     | TaskOver
+    | EmbedOver
     | TaskLevel
     | CheckpointClaimed
     | RouterSeen

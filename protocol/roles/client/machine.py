@@ -20,6 +20,7 @@ from protocol.core.machine import (
 )
 from protocol.core.signing import Sign, typed_digest
 from protocol.light.trust_book import KeptTrust
+from protocol.messages.embeddings import Embedded, EmbedFailed
 from protocol.messages.greeting import ClientHello, RouterHello
 from protocol.messages.handover import HandOvers, HandOversFound
 from protocol.messages.results import (
@@ -39,6 +40,7 @@ from protocol.messages.sessions import (
 from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
 from protocol.roles.client.chain import Chain, Trusted
 from protocol.roles.client.direct import DirectStreams
+from protocol.roles.client.embeds import Embeds
 from protocol.roles.client.events import (
     AskTask,
     CancelAsk,
@@ -46,6 +48,7 @@ from protocol.roles.client.events import (
     CloseAsked,
     ConnectRouter,
     Deliver,
+    EmbedWanted,
     Handle,
     HeaderAccepted,
     OpenAsked,
@@ -83,6 +86,7 @@ class ClientMachine:
         self._held = Held(client, sign, trusted=Trusted(kept, live=live))
         self._levels = Levels(self._held)
         self._tasks = Tasks(self._held, self._levels)
+        self._embeds = Embeds(self._held)
         self._direct = DirectStreams(self._held, self._tasks)
         self._seeking = Seeking(self._held, self._tasks, self._end)
         self._opening = Opening(self._held, self._tasks, self._direct, self._seeking)
@@ -107,6 +111,8 @@ class ClientMachine:
                 return self._opening.open(event, now_ms)
             case AskTask():
                 return self._tasks.ask(event, now_ms)
+            case EmbedWanted():
+                return self._embeds.ask(event, now_ms)
             case CancelAsk():
                 return self._tasks.cancel(event.handle, now_ms)
             case CloseAsked():
@@ -138,6 +144,10 @@ class ClientMachine:
     # Routers
 
     def _connect(self, event: ConnectRouter, now_ms: int) -> list[object]:
+        before = self._held.routers.get(event.router)
+        if before is not None and before.genesis is not None:
+            # It is greeted anew, for what it has miners for now: the old stream stays while it carries a session.
+            before.handle = int(before.channel)
         channel = self._held.numbers.take()
         router = Router(event.handle, event.router, channel, event.network)
         self._held.routers[event.router] = self._held.by_channel[channel] = router
@@ -238,8 +248,8 @@ class ClientMachine:
         for session in list(router.sessions.values()):
             # Of a router that is only being asked nothing was taken: others may do better.
             over = at_fault and session.seek is None
-            over = over or (session.assignment is None and len(session.opening.routers) == 1)
-            if over:
+            effects += self._embeds.lost(session, code, detail)
+            if over or not self._seeking.may_go_on(session):
                 effects += self._session_over(session, code, detail, 0)
             else:
                 effects += self._seeking.lost(session, detail, now_ms)
@@ -265,7 +275,7 @@ class ClientMachine:
 
     def _session_over(self, session: Session, code: str, detail: str, retry_after_ms: int) -> list[object]:
         held = self._held
-        effects = self._direct.close(session)
+        effects = [*self._direct.close(session), *self._embeds.lost(session, code, detail)]
         for task in list(session.tasks.values()):
             effects += self._tasks.over(task, TaskFact.FAILED, code, detail, retry_after_ms)
         session.life.take(SessionFact.ENDED)
@@ -303,6 +313,9 @@ class ClientMachine:
                     return self._about_session(router, message, now_ms)
                 case LaneEnded() | SegmentStart() | FrameMessage() | TaskFailed():
                     return self._about_task(router, message, now_ms)
+                case Embedded() | EmbedFailed():
+                    session = router.sessions.get(SessionId(Digest(message.session)))
+                    return [] if session is None else self._embeds.answered(session, message)
                 case LedgerNews() | HandOvers() | HandOversFound():
                     return self._told_of_committee(router, message, now_ms)
                 case CommittedNews() | ObservedNews() | OutcomeNews() | SettledNews() | SessionNews() if (
@@ -339,6 +352,9 @@ class ClientMachine:
             return self._opening.assigned(session, message, now_ms) + self._leave_unneeded()
         if session.seek is not None:
             return self._seeking.refused(session, message, now_ms)
+        if message.code == "shutting_down" and self._seeking.may_go_on(session):
+            unanswered = self._embeds.lost(session, "router_lost", message.detail)
+            return [*unanswered, *self._seeking.lost(session, message.detail, now_ms, left=True)]
         return self._session_over(session, _known(message.code), message.detail, message.retry_after_ms)
 
     def _about_results(self, router: Router, message: News | SessionNews, now_ms: int) -> list[object]:
@@ -397,6 +413,8 @@ class ClientMachine:
             return self._watching.due(kind, handle, now_ms)
         if kind == "final":
             return self._omission.due(handle, now_ms)
+        if kind == "embed":
+            return self._embeds.overdue(handle)
         session, task = self._held.sessions.get(handle), self._held.tasks.get(handle)
         if kind == "router":
             router = next((r for r in self._held.by_channel.values() if r.handle == handle), None)

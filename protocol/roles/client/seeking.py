@@ -49,12 +49,19 @@ class Seeking:
     tasks: Tasks
     end: End
 
-    def lost(self, session: Session, detail: str, now_ms: int) -> list[object]:
-        """The session's router is gone. Spec: [ROUTER-TERM.1]"""
+    @staticmethod
+    def may_go_on(session: Session) -> bool:
+        """Whether it is worth looking for a router: another one is named, or a miner was found before."""
+        return session.assignment is not None or len(session.opening.routers) > 1
+
+    def lost(self, session: Session, detail: str, now_ms: int, *, left: bool = False) -> list[object]:
+        """The session's router is gone; with ``left`` it said so itself, and is asked last. Spec: [ROUTER-TERM.1]"""
         session.router.sessions.pop(session.id, None)
         said: list[object] = []
         if session.seek is None:
-            session.seek = Seek(now_ms + SEEK_MS, self._routers(session))
+            routers = self._routers(session)
+            routers = [*routers[1:], routers[0]] if left else routers
+            session.seek = Seek(now_ms + SEEK_MS, routers, resumable=not left)
             said.append(Deliver(session.handle, RouterSought(detail)))
         return said + self._next(session, now_ms)
 

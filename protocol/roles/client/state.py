@@ -10,6 +10,7 @@ from protocol.core.machine import Channel, ChannelNumbers
 from protocol.core.signing import Domain, Sign
 from protocol.light.lane_papers import LanePapers, Lent
 from protocol.light.levels import CheckedBatch, LaneLevels
+from protocol.messages.embeddings import EmbedAsked
 from protocol.messages.greeting import RouterHello
 from protocol.messages.receipts import Receipt
 from protocol.messages.results import CommittedNews, OutcomeNews, SettledNews
@@ -149,6 +150,9 @@ class Session:
     direct: Direct | None = None
     orders: int = 0
     tasks: dict[int, "Task"] = field(default_factory=dict)
+    embeds: dict[int, tuple[Handle, EmbedAsked]] = field(default_factory=dict)
+    """Requests for vectors that are not answered, by number."""
+    embeds_asked: int = 0
     over_directly: deque[int] = field(default_factory=lambda: deque(maxlen=OVER_DIRECTLY_MAX))
     """Orders whose end came directly under the present lease; whether the router heard of it is not known here."""
     withheld: "OrderedDict[int, Withheld]" = field(default_factory=OrderedDict)

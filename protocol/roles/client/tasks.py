@@ -78,7 +78,9 @@ class Tasks:
             prompt=prompt,
             until_ms=now_ms + event.timeout_ms,
             session=session,
-            verifier=LaneVerifier(session.domain, self._expect(session, order, session.assignment)),
+            verifier=LaneVerifier(
+                session.domain, self._expect(session, order, session.assignment), event.sampling.logprobs
+            ),
             direct=session.direct is not None and session.direct.ready,
             transcript=event.transcript,
         )
@@ -213,7 +215,8 @@ class Tasks:
         task.texts += message.texts
         effects: list[object] = []
         if message.ids:
-            text = TaskText(message.first_index, message.ids, b"".join(message.texts))
+            logprobs = () if message.logprobs is None else message.logprobs.tokens
+            text = TaskText(message.first_index, message.ids, b"".join(message.texts), logprobs)
             effects.append(Deliver(task.handle, text))
         due = task.verifier.index - task.acked >= task.session.router.known.params.ack_every_tokens
         if (due or message.end is not None) and task.verifier.index > 0:

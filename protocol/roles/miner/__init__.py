@@ -2,17 +2,22 @@
 
 from protocol.roles.miner.events import (
     CancelGeneration,
+    Embed,
+    EmbeddingFailed,
     Generate,
     Generated,
     GenerationFailed,
     GenerationKey,
     Produced,
     Rendered,
+    TextsEmbedded,
 )
 from protocol.roles.miner.machine import MinerMachine, MinerSettings
 
 __all__ = [
     "CancelGeneration",
+    "Embed",
+    "EmbeddingFailed",
     "Generate",
     "Generated",
     "GenerationFailed",
@@ -21,4 +26,5 @@ __all__ = [
     "MinerSettings",
     "Produced",
     "Rendered",
+    "TextsEmbedded",
 ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from protocol.core.ids import ModelDigest
 from protocol.core.machine import NO_KEY, Key
+from protocol.messages.logprobs import TokenLogProbs
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.tasks import EndReason, PromptMessage
 
@@ -24,7 +25,41 @@ class Generate:
     """Of the whole lane, ``emitted`` included."""
     emitted: tuple[tuple[int, bytes], ...] = ()
     """Tokens and texts that earlier segments hold; generation goes on after them with the same noise."""
+    tools: str = ""
+    """As the prompt carries them."""
     key: Key = NO_KEY
+
+
+EmbedName = tuple[bytes, int]
+"""(generation of the lease, number)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Embed some texts; TextsEmbedded or EmbeddingFailed comes back."""
+
+    name: EmbedName
+    model: ModelDigest
+    texts: tuple[str, ...]
+    key: Key = NO_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class TextsEmbedded:
+    """The vectors, float32 each, little-endian, in the order of the texts."""
+
+    name: EmbedName
+    vectors: tuple[bytes, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFailed:
+    """There are none; ``code`` is one of the lifecycle's terminal codes."""
+
+    name: EmbedName
+    code: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +85,8 @@ class Produced:
     generation: GenerationKey
     ids: tuple[int, ...]
     texts: tuple[bytes, ...]
+    logprobs: tuple[TokenLogProbs, ...] = ()
+    """One for each, if the order wants them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from protocol.core.errors import RemoteProtocolError
 from protocol.core.ids import ZERO_DIGEST, Digest
 from protocol.core.params import Params
 from protocol.core.signing import Domain
+from protocol.messages.logprobs import FRAME_LOGPROBS_MAX, TokenLogProbs
 from protocol.messages.results import AckWord, Papers
 from protocol.messages.tasks import (
     AckMessage,
@@ -65,9 +66,11 @@ class Lane:
         """Whether oracles may have its transcript."""
         self.words: dict[Digest, AckWord] = {}
         """The client's last ack of each segment, by the segment's id."""
+        self.tells_logprobs = False
+        """Whether frames bring log probabilities."""
         self.acked = start_index
         self._params = params
-        self._ready: deque[tuple[int, bytes]] = deque()
+        self._ready: deque[tuple[int, bytes, TokenLogProbs | None]] = deque()
         self._end: EndRecord | None = None
         self._signature: bytes | None = None
         """Of the end, once it is signed."""
@@ -77,11 +80,15 @@ class Lane:
         self._unacked: deque[FrameMessage] = deque()
         """Of a lane that streams directly: should that stream go, these are sent again as they are."""
 
-    def produced(self, ids: tuple[int, ...], texts: tuple[bytes, ...], now_ms: int) -> None:
-        """Take tokens from the engine, which keeps to the order's max_tokens."""
+    def produced(
+        self, ids: tuple[int, ...], texts: tuple[bytes, ...], now_ms: int, logprobs: tuple[TokenLogProbs, ...] = ()
+    ) -> None:
+        """Take tokens from the engine, which keeps to the order's max_tokens and, if it wants log probabilities, brings
+        them."""
         if self.first_token_ms is None:
             self.first_token_ms = now_ms
-        self._ready.extend(zip(ids, texts, strict=True))
+        told = logprobs if self.tells_logprobs else (None,) * len(ids)
+        self._ready.extend(zip(ids, texts, told, strict=True))
         if self.draft is not None:
             self.draft.add(ids, texts)
 
@@ -106,12 +113,17 @@ class Lane:
         if self.writer is None or self.writer.ended:
             return None
         credit = self.acked + self._params.unacked_tokens_max - self.writer.index
-        take = min(len(self._ready), self._params.frame_tokens_max, credit)
+        frame_max = self._params.frame_tokens_max
+        if self.tells_logprobs:
+            frame_max = min(frame_max, FRAME_LOGPROBS_MAX)
+        take = min(len(self._ready), frame_max, credit)
         last = take == len(self._ready) and self._end is not None
         if take <= 0 and not last:
             return None
         tokens = [self._ready.popleft() for _ in range(take)]
-        frame = self.writer.frame([t for t, _ in tokens], [b for _, b in tokens], self._end if last else None)
+        logprobs = tuple(told for _, _, told in tokens if told is not None)
+        end = self._end if last else None
+        frame = self.writer.frame([t for t, _, _ in tokens], [b for _, b, _ in tokens], end, logprobs)
         self._boundaries[self.writer.index] = self.writer.chain
         if self.delivery is Delivery.DIRECT:
             self._unacked.append(frame)
@@ -123,7 +135,7 @@ class Lane:
         """Sign the end of a lane that is streamed to nobody; whether it was signed now. Spec: [LANE-WITHHELD.1]"""
         if self.writer is None or self.writer.ended or self._end is None:
             return False
-        ids, texts = [token for token, _ in self._ready], [text for _, text in self._ready]
+        ids, texts = [token for token, _, _ in self._ready], [text for _, text, _ in self._ready]
         self._ready.clear()
         self._signature = self.writer.frame(ids, texts, self._end).signature
         return True
@@ -175,6 +187,13 @@ class Lane:
     def written(self) -> bool:
         """Whether the end is signed and on its way: the lane needs no engine any more."""
         return self.writer is not None and self.writer.ended
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end has left, and the client has acknowledged all that it was sent."""
+        if self.writer is None or not self.writer.ended:
+            return False
+        return self.delivery is Delivery.WITHHELD or self.acked >= self.writer.index
 
     def take_ack(self, message: AckMessage) -> None:
         """Move the credit. Raises RemoteProtocolError for an ack that does not name what was signed.

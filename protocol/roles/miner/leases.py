@@ -6,6 +6,7 @@ from protocol.core.ids import Generation, ModelDigest, NodeId, SessionId
 from protocol.core.machine import Channel, Close, Send
 from protocol.core.signing import Domain, typed_digest
 from protocol.light.lane_papers import Lent
+from protocol.messages.embeddings import EmbedOrder
 from protocol.messages.sessions import LeaseBusy, SessionOpen, SignedTerm
 from protocol.messages.tasks import Delivery, SegmentHead
 from protocol.roles.miner.lane import Lane
@@ -30,10 +31,14 @@ class Lease:
     term: SignedTerm | None = None
     """By which the router serves the session; the first one needs none."""
     last_task: int = 0
-    """Orders of a session come with rising numbers; none is run twice."""
+    """The highest number of an order that was begun."""
+    begun: set[int] = field(default_factory=set)
+    """Orders that were begun: none is run twice."""
     assignment_number: int = 0
     lanes: dict[tuple[int, int], Lane] = field(default_factory=dict)
     """Running and not yet fully acknowledged, by (task, lane)."""
+    embeds: dict[int, EmbedOrder] = field(default_factory=dict)
+    """Requests for vectors that the engine works on, by number."""
     lent: Lent | None = None
     """Why the lease was given to this miner, once its router has shown it."""
     direct: Channel | None = None
@@ -88,6 +93,11 @@ class Lease:
             start_index=lane.start_index,
             previous_head=lane.previous,
         )
+
+    def last_in_turn(self, lane: Lane) -> None:
+        """A lane had its frame: others that run beside it come before it next time."""
+        name = lane.order.task, lane.generation[2]
+        self.lanes[name] = self.lanes.pop(name)
 
     def running(self) -> list[Lane]:
         """Lanes whose end is not yet written and that nobody cancelled."""

@@ -19,17 +19,26 @@ from protocol.core.machine import (
     Note,
     PeerConnected,
     Received,
-    Send,
     Sent,
+    Stopping,
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign
+from protocol.messages.embeddings import EmbedAsked
 from protocol.messages.handover import HandOvers
 from protocol.messages.results import SessionNews
 from protocol.messages.sessions import Announcement, LeaseRelease, LeaseRequest, SessionReady
 from protocol.messages.tasks import AckMessage, AttachDirect, CancelTask, RelayTask, StartTask
 from protocol.roles.miner.bidding import BidDesk
-from protocol.roles.miner.events import Generated, GenerationFailed, Produced, Rendered
+from protocol.roles.miner.embeds import Embeds
+from protocol.roles.miner.events import (
+    EmbeddingFailed,
+    Generated,
+    GenerationFailed,
+    Produced,
+    Rendered,
+    TextsEmbedded,
+)
 from protocol.roles.miner.proving import Proving
 from protocol.roles.miner.receipts import Receipts
 from protocol.roles.miner.settings import MinerSettings
@@ -54,6 +63,7 @@ class MinerMachine:
         self._proving = Proving(settings, domain, params, sign, numbers, self._receipts)
         self._slots = Slots(settings, domain, params, self._bids, self._proving.settle)
         self._tasks = Tasks(settings, domain, params, sign, self._slots, self._bids, self._proving, self._receipts)
+        self._embeds = Embeds(settings.node, domain, params, sign, self._slots)
         self._leases = self._slots.leases
         self._by_channel = self._slots.by_channel
         self._peers = self._slots.peers
@@ -64,6 +74,11 @@ class MinerMachine:
     def slots(self, model: ModelDigest | None = None) -> tuple[int, int]:
         """(free, total) of a model, or over all."""
         return self._slots.count(model)
+
+    @property
+    def unfinished(self) -> int:
+        """What keeps a miner that is being stopped: its leases, and results whose outcome is not final."""
+        return len(self._leases) + self.results
 
     @property
     def results(self) -> int:
@@ -82,14 +97,15 @@ class MinerMachine:
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever a peer sent."""
-        return [*self._handle(event, now_ms), *self._proving.look(len(self._leases), now_ms)]
+        effects = [*self._handle(event, now_ms), *self._slots.wind_up()]
+        return [*effects, *self._proving.look(len(self._leases), now_ms)]
 
     def _handle(self, event: object, now_ms: int) -> list[object]:
         match event:
             case GossipReceived(message=Announcement() as announcement):
                 free, total = self.slots(ModelDigest(announcement.model))
                 # What the session holds already is free for it: its lease is replaced, not doubled.
-                free += SessionId(Digest(announcement.session)) in self._leases
+                free = 0 if self._slots.stopping else free + (SessionId(Digest(announcement.session)) in self._leases)
                 return self._bids.announced(event.origin, announcement, free, total, now_ms)
             case ChannelOpened():
                 return self._slots.opened(event, now_ms)
@@ -109,6 +125,10 @@ class MinerMachine:
                 return [*self._bids.expire(now_ms), *self._expire(now_ms), *self._proving.expire(now_ms)]
             case Rendered() | Produced() | Generated() | GenerationFailed():
                 return self._tasks.progress(event, now_ms)
+            case TextsEmbedded() | EmbeddingFailed():
+                return self._embeds.progress(event, now_ms)
+            case Stopping():
+                self._slots.stopping = True
         return []
 
     # Streams
@@ -139,6 +159,8 @@ class MinerMachine:
                 return self._tasks.ack(self._slots.on(channel), message, now_ms)
             case CancelTask():
                 return self._tasks.cancel(channel, message, now_ms)
+            case EmbedAsked():
+                return self._embeds.asked(channel, message, now_ms)
             case SessionReady():
                 return self._receipts.explained(self._slots.on(channel), message)
             case SessionNews():
@@ -211,8 +233,7 @@ class MinerMachine:
             if lease is None:
                 continue
             if kind == "idle":
-                effects += [Send(lease.channel, LeaseRelease(lease.session)), *self._slots.drop(lease.channel)]
-                effects.append(Close(lease.channel))
+                effects += self._slots.give_up(lease)
             else:
                 effects += self._tasks.overdue(kind, lease, task, number, now_ms)
         return effects

@@ -28,8 +28,8 @@ def check_order(domain: Domain, params: Params, miner: NodeId, lease: Lease, sta
         raise RemoteProtocolError("the assignment has no such lane")
     if lanes[start.lane] != (miner, lease.generation):
         raise RemoteProtocolError("the assignment does not name this miner's lease")
-    if not lease.last_task < order.task <= lease.opening.tasks_max:
-        raise RemoteProtocolError("order numbers rise, up to the session's tasks_max")
+    if order.task in lease.begun or not 0 < order.task <= lease.opening.tasks_max:
+        raise RemoteProtocolError("an order runs once under a lease, and has a number up to the session's tasks_max")
     if now_ms > lease.opening.expires_ms + params.clock_skew_ms_max:
         raise RemoteProtocolError("the session has expired")
     if order.prompt != prompt.commitment() or order.sampling != prompt.sampling.digest():
@@ -67,5 +67,6 @@ def generation_of(
         lane_seed=lane_seed(order.seed, prompt.sampling.choice, start.lane),
         max_tokens=order.max_tokens,
         emitted=emitted,
+        tools=prompt.tools,
         key=order.session,
     )

@@ -8,7 +8,7 @@ from protocol.core.ids import Digest, ModelDigest, NodeId, SessionId
 from protocol.core.machine import Channel, ChannelOpened, Close, Send
 from protocol.core.params import Params
 from protocol.core.signing import Domain, verify
-from protocol.messages.sessions import LeaseBusy, LeaseGrant, LeaseRequest, session_id
+from protocol.messages.sessions import LEASE_ORDERS_MAX, LeaseBusy, LeaseGrant, LeaseRelease, LeaseRequest, session_id
 from protocol.roles.miner.bidding import BidDesk
 from protocol.roles.miner.direct import DirectStreams
 from protocol.roles.miner.events import CancelGeneration, GenerationKey
@@ -46,11 +46,21 @@ class Slots:
         """Of leases and of the tasks that run on them."""
         self.silent: Deadlines[Channel] = Deadlines()
         """Streams that carry no lease yet: a router asks at once or not at all."""
+        self.stopping = False
+        """Whether the node is being stopped: no slot is given away any more."""
 
     def count(self, model: ModelDigest | None = None) -> tuple[int, int]:
         """(free, total) of a model, or over all."""
         total = sum(offer.slots for name, offer in self._settings.offers.items() if model in (None, name))
-        return total - sum(model in (None, lease.model) for lease in self.leases.values()), total
+        held = (max(1, len(lease.running())) for lease in self.leases.values() if model in (None, lease.model))
+        return total - sum(held), total
+
+    def spare(self, lease: Lease) -> bool:
+        """Whether there is a slot for one more order: a lease holds one, and has others as long as nobody else does.
+
+        Spec: [ORDER-PARALLEL.1]
+        """
+        return not lease.running() or self.count(lease.model)[0] > 0
 
     def opened(self, event: ChannelOpened, now_ms: int) -> list[object]:
         """A router, or a client that takes its frames itself, opened a stream."""
@@ -94,11 +104,14 @@ class Slots:
         self.by_channel[channel] = session
         self.silent.clear(channel)
         self.rest(lease, now_ms)
-        grant = LeaseGrant(session, lease.generation, self._params.lease_idle_ms)
+        orders = min(self.count(lease.model)[1], LEASE_ORDERS_MAX)
+        grant = LeaseGrant(session, lease.generation, self._params.lease_idle_ms, orders)
         return [*effects, Send(channel, grant, key=session)]
 
     def _refusal(self, session: SessionId, request: LeaseRequest, now_ms: int) -> str | None:
         opening = request.opening
+        if self.stopping:
+            return "the miner is being stopped"
         offer = self._settings.offers.get(ModelDigest(opening.model))
         if offer is None:
             return "the model is not served here"
@@ -116,6 +129,18 @@ class Slots:
         """Start the idle clock of a lease on which nothing runs."""
         if not lease.running():
             self.deadlines.set(("idle", (lease.session, 0, 0)), now_ms + self._params.lease_idle_ms)
+
+    def wind_up(self) -> list[object]:
+        """While stopping: give up each lease of which nothing is awaited. Spec: [STOP-MINER.1]"""
+        if not self.stopping:
+            return []
+        leases = [lease for lease in self.leases.values() if not lease.embeds]
+        settled = [lease for lease in leases if all(lane.settled for lane in lease.lanes.values())]
+        return [effect for lease in settled for effect in self.give_up(lease)]
+
+    def give_up(self, lease: Lease) -> list[object]:
+        """Take a slot back; the session goes on at another miner when it is asked again. Spec: [LEASE-RENEWAL.1]"""
+        return [Send(lease.channel, LeaseRelease(lease.session)), *self.drop(lease.channel), Close(lease.channel)]
 
     def drop(self, channel: Channel) -> list[object]:
         """A stream ends, and with it the lease that it carries."""

@@ -22,7 +22,8 @@ from protocol.roles.miner.slots import RETRY_AFTER_MS, Slots
 from protocol.session.transcript import SegmentWriter, check_resume, segment_id
 
 TASK_LANES_KEPT = 4
-"""Lanes of a lease that are sent but wait for the last ack, or wind down after a cancellation."""
+"""Lanes of a lease that are sent but wait for the last ack, or wind down after a cancellation; and one more for each
+that runs."""
 _BUSY = ("no_capacity", "queue_full")
 
 
@@ -59,14 +60,17 @@ class Tasks:
         order, resume = start.order, start.resume
         previous = check_resume(self._domain, order, start.lane, resume) if resume is not None else ZERO_DIGEST
         emitted = tuple(zip(resume.ids, resume.texts, strict=True)) if resume is not None else ()
-        if lease.running():
-            return [Send(channel, self._failed(order.session, order.task, "queue_full", "a task is running"))]
-        for key in [key for key, lane in lease.lanes.items() if lane.written or lane.cancelling][:-TASK_LANES_KEPT]:
+        if not self._slots.spare(lease):
+            return [Send(channel, self._failed(order.session, order.task, "queue_full", "no slot is free beside"))]
+        kept = TASK_LANES_KEPT + len(lease.running())
+        for key in [key for key, lane in lease.lanes.items() if lane.written or lane.cancelling][:-kept]:
             self._slots.forget(lease.lanes.pop(key))
-        lease.last_task = order.task
+        lease.begun.add(order.task)
+        lease.last_task = max(lease.last_task, order.task)
         lease.assignment_number = start.assignment.number
         generation = (bytes(lease.session), order.task, start.lane)
         lane = Lane(self._params, order, generation, start.prompt.nonce, now_ms, len(emitted), previous, start.delivery)
+        lane.tells_logprobs = start.prompt.sampling.logprobs > 0 and start.delivery is not Delivery.WITHHELD
         lane.earlier = resume.heads if resume is not None else ()
         lane.audited = lease.opening.audits and self._settings.proves
         if lane.audited or self._receipts.drafts(start):
@@ -110,7 +114,7 @@ class Tasks:
             case Rendered():
                 return self._begin(lease, lane, event.prompt_tokens)
             case Produced():
-                lane.produced(event.ids, event.texts, now_ms)
+                lane.produced(event.ids, event.texts, now_ms, event.logprobs)
             case Generated():
                 self._measure(lane, now_ms)
                 lane.ended(event.reason, event.cached_tokens)
@@ -143,6 +147,7 @@ class Tasks:
         if frame is None or stream is None:
             return []
         lease.in_flight = stream
+        lease.last_in_turn(lane)
         effects: list[object] = [Send(stream, frame, report=True, key=lease.session)]
         if lane.written and lane.delivery is Delivery.DIRECT:
             effects.append(Send(lease.channel, lane.report(), key=lease.session))
@@ -173,7 +178,7 @@ class Tasks:
 
     def pump_all(self, lease: Lease, now_ms: int) -> list[object]:
         """Send what is ready of any lane."""
-        return [effect for lane in lease.lanes.values() for effect in self.pump(lease, lane, now_ms)]
+        return [effect for lane in list(lease.lanes.values()) for effect in self.pump(lease, lane, now_ms)]
 
     def ack(self, lease: Lease, message: AckMessage, now_ms: int) -> list[object]:
         """The client has read so far. Raises RemoteProtocolError for what is no ack of this lease's session, or names

@@ -5,6 +5,7 @@ from protocol.core.params import Params
 from protocol.messages.sessions import OpenSession, SessionOpen, SignedTerm
 from protocol.messages.tasks import SubmitTask
 from protocol.roles.router.state import Session
+from protocol.session.prompts import find_prompt_fault
 from protocol.session.transcript import fits
 
 Refusal = tuple[str, str, int]
@@ -82,12 +83,9 @@ def find_order_fault(params: Params, session: Session, message: SubmitTask) -> R
         return ("bad_request", "the order commits to another prompt or sampling", 0)
     if not 0 < order.max_tokens <= params.tokens_per_task_max:
         return ("bad_request", f"max_tokens must be from 1 to {params.tokens_per_task_max}", 0)
-    if not any(turn.content for turn in prompt.messages):
-        return ("bad_request", "the prompt is empty", 0)
-    if len(prompt.messages) > params.messages_per_prompt_max:
-        return ("bad_request", f"a prompt has at most {params.messages_per_prompt_max} messages", 0)
-    if sum(len(turn.content.encode()) for turn in prompt.messages) > params.prompt_bytes_max:
-        return ("bad_request", f"a prompt has at most {params.prompt_bytes_max} bytes", 0)
+    fault = find_prompt_fault(params, prompt)
+    if fault is not None:
+        return ("bad_request", fault, 0)
     if message.resume is not None and not fits(params, message.resume):
         return ("miner_lost", TOO_LONG, 0)
     if sum(not task.settled for task in session.tasks.values()) >= params.tasks_pending_per_session_max:

@@ -23,8 +23,8 @@ from protocol.session.lifecycle import SessionFact
 from protocol.session.transcript import LaneVerifier, expect_segment
 
 TaskName = tuple[str, bytes, int]
-"""("task" | "frame" | "hedge", session, task number): a task's own deadline, the wait for its next frame, and for
-its first one before a second start."""
+"""("task" | "frame" | "hedge" | "embed", session, number): a task's own deadline, the wait for its next frame, and for
+its first one before a second start; and the deadline of a request for vectors."""
 
 ORDER_BP = 10_000
 CREDIT_BP_MAX = 50_000
@@ -79,8 +79,8 @@ class Hedging:
 
     def late(self, session: Session, number: int, now_ms: int) -> list[object]:
         """The first frame is late: ask the next in rank for a slot."""
-        task = session.running()
-        if task is None or task.number != number or not self._wanted(session, task):
+        task = self._alone(session, number)
+        if task is None or not self._wanted(session, task):
             return []
         if self.budget.spent or any(ask.hedge for ask in session.asks.values()):
             return []
@@ -88,6 +88,12 @@ class Hedging:
         if effects:
             self.budget.spend()
         return effects
+
+    @staticmethod
+    def _alone(session: Session, number: int) -> Task | None:
+        """The order, if the miner works on nothing else: others that stream already would be moved for it."""
+        at_work = session.at_work()
+        return at_work[0] if [task.number for task in at_work] == [number] else None
 
     def _wanted(self, session: Session, task: Task) -> bool:
         if session.hedge is not None or session.lease is None or self.leasing.used_up(session):
@@ -102,13 +108,14 @@ class Hedging:
 
         Spec: [HEDGE-START.1]
         """
-        task = session.running()
-        if task is None or task.number != number or not self._wanted(session, task):
+        task = self._alone(session, number)
+        if task is None or not self._wanted(session, task):
             return self.leasing.release(session, lease)
         assigned, persist = self.leasing.sign_assignment(session, {**session.leases, 0: lease})
         order, model, price_wei = task.submit.order, session.opening.model, lease.price_wei
         expected = expect_segment(self.domain, order, 0, lease.generation, lease.miner, model, price_wei=price_wei)
-        session.hedge = Hedge(number, lease, assigned, LaneVerifier(self.domain, expected), now_ms)
+        verifier = LaneVerifier(self.domain, expected, task.logprobs)
+        session.hedge = Hedge(number, lease, assigned, verifier, now_ms)
         start = StartTask(
             assignment=assigned.assignment,
             assignment_signature=assigned.signature,
@@ -153,7 +160,6 @@ class Hedging:
         session.life.take(SessionFact.LOST)
         session.life.take(SessionFact.ASSIGNED)
         session.leases[0], session.assigned = hedge.lease, hedge.assigned
-        hedge.lease.last_task = hedge.task
         if not self._latest(session, hedge):
             # Another lane was filled meanwhile, and the client was told: numbers only rise.
             session.assigned, persist = self.leasing.sign_assignment(session, session.leases)

@@ -126,7 +126,7 @@ class Leasing:
         ask = self.answered(session, channel)
         if not ask.hedge and (ask.lane in session.leases or ask.lane in session.granted):
             return None
-        lease = Lease(ask.miner, channel, Generation(grant.generation), ask.price_wei)
+        lease = Lease(ask.miner, channel, Generation(grant.generation), ask.price_wei, grant.orders)
         if not ask.hedge:
             session.granted[ask.lane] = lease
         return lease

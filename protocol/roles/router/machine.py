@@ -5,7 +5,7 @@ one terminal event by its deadline. It holds no text longer than it takes to pas
 for receipts, where it keeps them.
 """
 
-from collections import OrderedDict
+from functools import partial
 
 from protocol.core.codec import decode
 from protocol.core.deadlines import Deadlines
@@ -22,10 +22,12 @@ from protocol.core.machine import (
     PeerConnected,
     Received,
     Send,
+    Stopping,
 )
 from protocol.core.params import Params
 from protocol.core.signing import Domain, Sign, typed_digest, verify
 from protocol.messages.committee import Certified
+from protocol.messages.embeddings import EmbedAsked
 from protocol.messages.envelope import Envelope
 from protocol.messages.greeting import ClientHello, RouterHello
 from protocol.messages.handover import HandOversAsked, HandOversPicked
@@ -40,6 +42,7 @@ from protocol.messages.sessions import (
 from protocol.messages.tasks import AckMessage, CancelTask, SubmitTask, TaskFailed
 from protocol.roles.router.admission import RETRY_AFTER_MS, find_refusal, find_shortage
 from protocol.roles.router.clients import Clients
+from protocol.roles.router.embeds import Embeds
 from protocol.roles.router.events import HandIn
 from protocol.roles.router.following import Following
 from protocol.roles.router.hedging import Budget, Hedging, TaskName
@@ -51,12 +54,12 @@ from protocol.roles.router.patience import Patience
 from protocol.roles.router.receipts import Receipts
 from protocol.roles.router.relay import Relay
 from protocol.roles.router.rounds import RoundName, Rounds
-from protocol.roles.router.state import Measured, RouterSettings, Session
+from protocol.roles.router.state import Measurements, RouterSettings, Session
+from protocol.roles.router.winding_up import WindingUp
 from protocol.session.adverts import AdvertBook
 from protocol.session.lifecycle import SessionFact, SessionState
 from protocol.session.queue import FairQueue, Refused, Waiting
 
-MEASURED_MAX = 10_000
 MODELS_SHOWN_MAX = 64
 NOBODY_FREE = ("no_capacity", "no miner had a free slot in time")
 NOBODY_ELSE = ("miner_lost", "no other miner took over in time")
@@ -73,7 +76,7 @@ class RouterMachine:
         self._domain = domain
         self._params = params
         self._book = book
-        self._measured: OrderedDict[NodeId, Measured] = OrderedDict()
+        self._measured = Measurements()
         self._sessions: dict[SessionId, Session] = {}
         self._queue = FairQueue(params)
         self._rounds_open: dict[SessionId, None] = {}
@@ -86,29 +89,21 @@ class RouterMachine:
         self._lease_deadlines: Deadlines[LeaseName] = Deadlines()
         self._task_deadlines: Deadlines[TaskName] = Deadlines()
         self._session_deadlines: Deadlines[SessionId] = Deadlines()
-        of, numbers = self._measurement_of, ChannelNumbers()
+        of, numbers = self._measured.of, ChannelNumbers()
         self._following = following = Following(
             settings.followed, domain, params, self._sessions, self._clients, numbers, settings.shelf
         )
         self._rounds = Rounds(settings, domain, params, sign, book, self._round_deadlines, of, Pace(params), following)
-        self._leasing = Leasing(
-            settings,
-            domain,
-            params,
-            sign,
-            book,
-            self._lease_deadlines,
-            {},
-            self._peers,
-            dict(settings.numbers),
-            numbers,
-        )
+        clocks, signed = self._lease_deadlines, dict(settings.numbers)
+        self._leasing = Leasing(settings, domain, params, sign, book, clocks, {}, self._peers, signed, numbers)
         self._hedging = Hedging(domain, params, self._task_deadlines, of, self._leasing, Budget(settings.hedge_bp))
         patience = Patience(params, self._task_deadlines, of)
         receipts = Receipts(settings.shelf, settings.genesis)
         self._relay = Relay(domain, params, self._task_deadlines, of, self._hedging.arm, patience, receipts)
         self._lanes = Lanes(domain, params, self._task_deadlines, of)
-        self._miners = Miners(self._leasing, self._hedging, self._relay, self._lanes, following, self)
+        self._embeds = Embeds(domain, params, self._task_deadlines)
+        self._miners = Miners(self._leasing, self._hedging, self._relay, self._lanes, self._embeds, following, self)
+        self._winding_up = WindingUp(self._sessions, self._queue, self._embeds.waits, partial(self.end, tell=False))
 
     def next_deadline(self) -> int | None:
         """The earliest of rounds, leases, tasks, sessions and the queue."""
@@ -126,6 +121,9 @@ class RouterMachine:
 
     def handle(self, event: object, now_ms: int) -> list[object]:
         """Take one event; total on whatever a peer sent."""
+        return [*self._handle(event, now_ms), *self._winding_up.go_on(now_ms)]
+
+    def _handle(self, event: object, now_ms: int) -> list[object]:
         match event:
             case ChannelOpened():
                 return self._opened(event, now_ms)
@@ -143,6 +141,8 @@ class RouterMachine:
                 return self._following.met(event.peer, now_ms)
             case HandIn():
                 return self._following.hand_in(event.submit, now_ms)
+            case Stopping():
+                self._winding_up.begun = True
         return []
 
     @property
@@ -152,10 +152,9 @@ class RouterMachine:
 
     def load(self) -> dict[str, int]:
         """Figures for status."""
-        ready = sum(session.life.state is SessionState.READY for session in self._sessions.values())
         return {
             "sessions": len(self._sessions),
-            "sessions_ready": ready,
+            "sessions_ready": sum(session.life.state is SessionState.READY for session in self._sessions.values()),
             "queued": len(self._queue),
             "tasks": sum(len(session.tasks) for session in self._sessions.values()),
             "clients": len(self._clients.channels),
@@ -250,7 +249,11 @@ class RouterMachine:
                     code, detail = "session_expired", "the session is not open here"
                     failed = TaskFailed(message.order.session, message.order.task, code, detail, 0)
                     return [Send(channel, failed)]
-                return self._submit(session, message, now_ms)
+                unwanted = self._winding_up.order(session, message, now_ms)
+                return self._submit(session, message, now_ms) if unwanted is None else unwanted
+            case EmbedAsked():
+                session = self._clients.session(channel, message.order.session)
+                return self._embeds.taken(channel, session, message, now_ms) + self._wake(session, now_ms)
             case AckMessage():
                 session = self._clients.session(channel, message.ack.session)
                 return self._relay.ack(session, message, now_ms) if session else []
@@ -270,6 +273,7 @@ class RouterMachine:
         held, peer, node = self._sessions.get(id_), self._peers[channel], self._settings.node
         held_term, known = held.term if held is not None else None, held is not None
         refusal = find_refusal(self._params, node, id_, peer, message, held_term, now_ms, known=known)
+        refusal = refusal or self._winding_up.refusal()
         effects: list[object] = []
         if refusal is None and held is not None:
             # Its client has lost track of what was sent, and starts over from what it verified.
@@ -305,11 +309,14 @@ class RouterMachine:
         task = session.tasks.get(message.order.task)
         if task is not None and message.order.task > last:
             effects += self._lanes.order(session, task, now_ms) + self._leasing.fill(session, now_ms)
-        if task is not None and not task.settled and session.life.state is SessionState.RESTING:
-            # The lease ran out while nothing was asked: miners are looked for again.
-            self.look_on(session, now_ms)
-            effects += self._rounds.announce(session, now_ms)
-        return effects
+        return effects + self._wake(session, now_ms) if task is not None and not task.settled else effects
+
+    def _wake(self, session: Session | None, now_ms: int) -> list[object]:
+        """The lease ran out while nothing was asked: miners are looked for again."""
+        if session is None or session.life.state is not SessionState.RESTING:
+            return []
+        self.look_on(session, now_ms)
+        return self._rounds.announce(session, now_ms)
 
     def _cancel(self, session: Session, message: CancelTask, now_ms: int) -> list[object]:
         effects = self._hedging.settled(session, message.task) + self._relay.cancel(session, message, now_ms)
@@ -399,6 +406,7 @@ class RouterMachine:
             effects = []
         released = bool(session.leases)
         self._lanes.abandon(session)
+        self._embeds.abandon(session)
         effects += self._hedging.drop(session) + self._leasing.release_all(session)
         session.life.take(SessionFact.ENDED)
         del self._sessions[session.id]
@@ -440,11 +448,3 @@ class RouterMachine:
             self._peers.pop(channel, None)
             effects.append(Close(channel))
         return effects + self._leasing.forget_expired(now_ms) + self._following.expire(now_ms)
-
-    def _measurement_of(self, miner: NodeId) -> Measured:
-        measured = self._measured.get(miner)
-        if measured is None:
-            measured = self._measured[miner] = Measured()
-            while len(self._measured) > MEASURED_MAX:
-                self._measured.popitem(last=False)
-        return measured

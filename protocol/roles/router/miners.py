@@ -9,10 +9,12 @@ from typing import Protocol
 from protocol.core.codec import Message
 from protocol.core.errors import RemoteProtocolError
 from protocol.core.machine import Channel, Close, Note
+from protocol.messages.embeddings import Embedded, EmbedFailed
 from protocol.messages.handover import HandOversAsked
 from protocol.messages.results import CommittedNews
 from protocol.messages.sessions import LeaseBusy, LeaseGrant, LeaseRelease
 from protocol.messages.tasks import FrameMessage, LaneEnded, SegmentStart, TaskFailed
+from protocol.roles.router.embeds import Embeds
 from protocol.roles.router.following import Following
 from protocol.roles.router.hedging import Hedging
 from protocol.roles.router.lanes import Lanes
@@ -46,11 +48,17 @@ class Miners:
     hedging: Hedging
     relay: Relay
     lanes: Lanes
+    embeds: Embeds
     following: Following
     machine: Looking
 
     def received(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
         """A miner says something. Raises RemoteProtocolError for what has no place here."""
+        effects = self._received(session, channel, message, now_ms)
+        # Orders may have waited for a second start that is over.
+        return effects + self.relay.advance(session, now_ms)
+
+    def _received(self, session: Session, channel: Channel, message: Message, now_ms: int) -> list[object]:
         if isinstance(message, HandOversAsked):
             return self.following.page(channel, message)
         if isinstance(message, LeaseBusy) and self.leasing.superseded(session, message.term):
@@ -73,7 +81,7 @@ class Miners:
             refused = self.leasing.refused(session, channel, reason, now_ms)
             return refused + self.machine.settle(session, now_ms)
         if session.hedge is not None and session.hedge.lease.channel == channel:
-            return self.hedging.drop(session)
+            return self.hedging.drop(session) + self.relay.advance(session, now_ms)
         lane = session.lane_on(channel)
         if lane is not None:
             return self.lost(session, lane, f"the miner is gone: {reason}", now_ms)
@@ -98,6 +106,8 @@ class Miners:
         """A clock of a task ran out."""
         if kind == "hedge":
             return self.hedging.late(session, number, now_ms)
+        if kind == "embed":
+            return self.embeds.overdue(session, number)
         if kind == "lane":
             return self.lost(session, number, "no end of the lane in time", now_ms) if number in session.leases else []
         if kind != "frame" or session.lease is None:
@@ -106,7 +116,7 @@ class Miners:
 
     def resume(self, session: Session, now_ms: int) -> list[object]:
         """Miners were leased: they go on with what was running, or start what waits."""
-        effects = self.relay.advance(session, now_ms)
+        effects = [*self.relay.advance(session, now_ms), *self.embeds.resume(session)]
         for lane in session.leases:
             effects += self.lanes.advance(session, lane, now_ms) if lane > 0 else []
         for lane in range(1, session.opening.lanes):
@@ -139,7 +149,11 @@ class Miners:
         match message:
             case CommittedNews():
                 return self.following.committed(session, message)
-            case LeaseRelease() if any(not task.settled for task in session.tasks.values()):
+            case Embedded():
+                return self.embeds.answered(session, message)
+            case EmbedFailed():
+                return self.embeds.failed(session, message)
+            case LeaseRelease() if self.embeds.waits(session) or any(not t.settled for t in session.tasks.values()):
                 return self.lost(session, 0, "the miner ended the lease with work left", now_ms)
             case LeaseRelease():
                 return self._rest(session)
@@ -149,6 +163,8 @@ class Miners:
                 return self.relay.frame(session, message, now_ms) + self.hedging.settled(session, message.task)
             case LaneEnded():
                 return self.relay.ended(session, message, now_ms)
+            case TaskFailed() if self.relay.put_back(session, message):
+                return []
             case TaskFailed() if self.relay.another_may_do_better(session, message):
                 return self.lost(session, 0, f"the miner failed: {message.code}", now_ms)
             case TaskFailed():
@@ -193,7 +209,7 @@ class Miners:
         if task is not None and session.lease is not None:
             self.relay.receipts.begun(task, session.lease)
             effects += self.relay.explain(session, session.lease)
-        return effects + self.relay.suspend(session, now_ms)
+        return effects + self.embeds.resume(session) + self.relay.suspend(session, now_ms)
 
     def _rest(self, session: Session) -> list[object]:
         """Nothing was asked for so long that the miner wants its slot back; the next order finds another.

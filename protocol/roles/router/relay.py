@@ -1,7 +1,7 @@
 """Orders to lane 0's miner, frames to the client: verified on the way, relayed as they are.
 
-One order of a session runs at a time; the others wait in line, each with its own deadline. Every task ends for
-the client in exactly one terminal event: a frame with a signed end, or one TaskFailed.
+Orders of a session run at once as far as its miner has slots to spare; the others wait in line, each with its own
+deadline. Every task ends for the client in exactly one terminal event: a frame with a signed end, or one TaskFailed.
 """
 
 from collections.abc import Callable
@@ -48,6 +48,8 @@ RETRY_AFTER_MS_MAX = 60_000
 
 BLAMELESS_CODES = frozenset(("bad_request", "deadline_exceeded", "unreserved"))
 """A miner may end a task with these at any time; with most others it failed, and the next takes over."""
+REFUSED_CODES = frozenset(("schema_refused", "tools_refused"))
+"""What the model or its engine refuses, every miner of it would: unless one had begun."""
 FAILURES_MAX = 4
 """When miners say so often in a row that they failed at an order, with no token in between, it is to blame itself."""
 REPORTED_KEPT = 4
@@ -95,29 +97,50 @@ class Relay:
         return self.advance(session, now_ms)
 
     def advance(self, session: Session, now_ms: int) -> list[object]:
-        """Hand the miner what another one began, or the next order in line, if it is free."""
-        task, lease = session.running() or session.waiting(), session.lease
-        if task is None or lease is None or task.generation == lease.generation:
-            return []
-        if not task.started:
-            task.life.take(TaskFact.STARTED)
-        return self.hand_over(session, task, lease, now_ms)
+        """Hand the miner what another one began, then the orders in line, as many as it runs at once and has slots for.
+
+        While a second start is under way nothing joins it: whoever wins has one order. Spec: [ORDER-PARALLEL.1]
+        """
+        lease, effects = session.lease, list[object]()
+        busy = len(session.at_work())
+        for task in session.in_line():
+            if lease is None or (busy and (lease.full or busy >= lease.orders or session.hedge is not None)):
+                break
+            busy += 1
+            if task.direct and task.generation is not None:
+                # What was streamed past this router only the client can say, and it will: it hears of the new miner.
+                continue
+            if not task.started:
+                task.life.take(TaskFact.STARTED)
+            effects += self.hand_over(session, task, lease, now_ms)
+        return effects
+
+    def put_back(self, session: Session, message: TaskFailed) -> bool:
+        """Whether the miner only had no slot to spare for one more order: it waits until another has ended.
+
+        Spec: [ORDER-PARALLEL.1]
+        """
+        task, lease = session.tasks.get(message.task), session.lease
+        if task is None or lease is None or message.code != "queue_full" or task.generation != lease.generation:
+            return False
+        begun = any(head.generation == lease.generation for head in task.heads)
+        if begun or task.cancelled or len(session.at_work()) < 2:
+            return False
+        lease.full, task.generation = True, None
+        task.fruitless = max(0, task.fruitless - 1)
+        for kind in ("frame", "hedge"):
+            self.deadlines.clear((kind, session.id, task.number))
+        return True
 
     def hand_over(self, session: Session, task: Task, lease: Lease, now_ms: int) -> list[object]:
         """Hand a miner an order, or the rest of one that another began. Spec: [CHAIN-TAKEOVER.1]"""
         order, assigned = task.submit.order, session.assigned
         assert assigned is not None
-        if task.direct and task.generation is not None:
-            # What was streamed past this router only the client can say, and it will: it hears of the new miner.
-            return []
-        if order.task <= lease.last_task:
-            return self.fail(session, task, "miner_lost", "its miner was lost, and a later order has begun", now_ms)
-        lease.last_task = order.task
         expected, resume = self._expect(session, task, lease), task.continuation()
         if task.verifier is not None:
             task.verifier.take_over(expected)
         else:
-            task.verifier = LaneVerifier(self.domain, expected)
+            task.verifier = LaneVerifier(self.domain, expected, task.logprobs)
             if resume is not None:
                 task.verifier.adopt(expected, resume)
         task.generation = lease.generation
@@ -171,7 +194,7 @@ class Relay:
             task.reported = False
             return self.advance(session, now_ms)
         expected, resume = self._expect(session, task, lease), task.continuation()
-        task.verifier = LaneVerifier(self.domain, expected)
+        task.verifier = LaneVerifier(self.domain, expected, task.logprobs)
         if resume is not None:
             task.verifier.adopt(expected, resume)
             if task.verifier.head is not None:
@@ -193,7 +216,7 @@ class Relay:
         if message.end.reason is EndReason.CANCELLED and not task.cancelled:
             raise RemoteProtocolError("an order that nobody cancelled ends as cancelled")
         check_ended(self.domain, self._expect(session, task, lease), message)
-        task.reported = True
+        task.reported, lease.full = True, False
         session.had += message.end.completion_tokens
         self.measured(lease.miner).reported()
         self.deadlines.clear(("frame", session.id, task.number))
@@ -263,6 +286,8 @@ class Relay:
         if message.code == "prompt_too_long":
             # Miners' contexts differ: where one had begun, the next may be too small.
             return bool(task.heads)
+        if message.code in REFUSED_CODES and not task.heads:
+            return False
         task.failures += 1
         return task.failures < FAILURES_MAX
 
@@ -385,6 +410,8 @@ class Relay:
         self._drop(session, task)
 
     def _drop(self, session: Session, task: Task) -> None:
+        if session.lease is not None and task.generation == session.lease.generation:
+            session.lease.full = False
         for kind in ("task", "frame", "hedge"):
             self.deadlines.clear((kind, session.id, task.number))
         session.tasks.pop(task.number, None)

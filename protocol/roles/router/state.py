@@ -1,6 +1,6 @@
 """What a router holds of its clients, sessions and tasks. Data only; the rules are beside it."""
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +37,7 @@ from protocol.session.lifecycle import (
     session_lifecycle,
     task_lifecycle,
 )
+from protocol.session.prompts import prompt_bytes
 from protocol.session.transcript import LaneVerifier, continuation_bytes
 
 DOUBT_MS_MIN, DOUBT_MS_MAX = 15_000, 900_000
@@ -44,6 +45,9 @@ DOUBT_MS_MIN, DOUBT_MS_MAX = 15_000, 900_000
 KEPT_MESSAGES_MAX = 1_024
 KEPT_BYTES_MAX = 262_144
 """Both above what an honest miner sends without an ack, so only a client that lags behind loses the right to resume."""
+MEASURED_MAX = 10_000
+LIKELY_BYTES = 12
+"""What a token that was likely takes beside its text."""
 MESSAGE_BYTES = 1_024
 """What a message takes beside its longest field, about; that of a frame is smaller, but comes with tokens."""
 
@@ -108,6 +112,11 @@ class Task:
         return self.submit.order.task
 
     @property
+    def logprobs(self) -> int:
+        """Which its frames have to bring, as ordered."""
+        return self.submit.prompt.sampling.logprobs
+
+    @property
     def settled(self) -> bool:
         """Whether its client has all of it, as far as is known here."""
         return self.reported and self.direct
@@ -125,8 +134,7 @@ class Task:
     @property
     def size(self) -> int:
         """How much there is to read before the next token comes: bytes of prompt and answer."""
-        prompt = sum(len(turn.content.encode()) for turn in self.submit.prompt.messages)
-        return max(1, prompt + sum(map(len, self.texts)))
+        return max(1, prompt_bytes(self.submit.prompt) + sum(map(len, self.texts)))
 
     def adopt(self, resume: Continuation) -> None:
         """Go on from what the client has: it was relayed by another router, or not at all."""
@@ -169,8 +177,10 @@ class Lease:
     generation: Generation
     price_wei: int
     """Of a token, as its miner bid it: every head under this lease has to name that."""
-    last_task: int = 0
-    """Handed over under it: no earlier order can follow."""
+    orders: int = 1
+    """So many its miner runs at once, if it has the slots."""
+    full: bool = False
+    """Whether its miner had no slot to spare for one more order; until one of this lease ends."""
     first: "Assigned | None" = None
     """The first assignment that names it for lane 0; a later one may rest on bids of another round."""
     explained: bool = False
@@ -297,7 +307,8 @@ class Session:
         """Whether lane 0's miner may wait for the reservation before it begins, as far as is known here."""
         bid = self.round.bids.get(self.lease.miner) if self.round is not None and self.lease is not None else None
         price_wei = bid[0].price_wei if bid is not None else 0
-        return not self.reserved and price_wei * (self.had + task.submit.order.max_tokens) > credit_wei
+        at_work = sum(each.submit.order.max_tokens for each in self.at_work() if each is not task)
+        return not self.reserved and price_wei * (self.had + at_work + task.submit.order.max_tokens) > credit_wei
 
     def lane_on(self, channel: Channel) -> int | None:
         """The lane whose present lease a channel carries."""
@@ -327,18 +338,22 @@ class Session:
     def _forget_oldest(self) -> None:
         self.kept_bytes -= _bytes_of(self.kept.popleft())
 
-    def running(self) -> Task | None:
-        """The task that lane 0's miner works on, or the one that the next goes on with."""
-        started = [task for task in self.tasks.values() if task.started and not task.reported]
-        at_work = [task for task in started if self.lease is not None and task.generation == self.lease.generation]
-        return next(iter(at_work or started), None)
+    def at_work(self) -> list[Task]:
+        """The tasks that lane 0's miner works on."""
+        return [task for task in self._started() if self.lease is not None and task.generation == self.lease.generation]
 
-    def waiting(self) -> Task | None:
-        """The next task in line."""
-        for task in self.tasks.values():
-            if task.life.state is TaskState.QUEUED:
-                return task
-        return None
+    def running(self) -> Task | None:
+        """The first task that lane 0's miner works on, or that the next goes on with."""
+        return next(iter(self.at_work() or self._started()), None)
+
+    def in_line(self) -> list[Task]:
+        """The tasks that lane 0's miner is to be handed next: what another one began first."""
+        generation = self.lease.generation if self.lease is not None else None
+        begun = [task for task in self._started() if task.generation != generation or generation is None]
+        return begun + [task for task in self.tasks.values() if task.life.state is TaskState.QUEUED]
+
+    def _started(self) -> list[Task]:
+        return [task for task in self.tasks.values() if task.started and not task.reported]
 
 
 @dataclass(slots=True)
@@ -397,15 +412,35 @@ class Measured:
         self.doubts += 1
 
 
+class Measurements(OrderedDict[NodeId, Measured]):
+    """What this router saw of miners, the latest ``MEASURED_MAX`` that it had to do with."""
+
+    def of(self, miner: NodeId) -> Measured:
+        """One miner's, to be added to."""
+        measured = self.get(miner)
+        if measured is None:
+            measured = self[miner] = Measured()
+            while len(self) > MEASURED_MAX:
+                self.popitem(last=False)
+        return measured
+
+
 def _smooth(before: int, now: int) -> int:
     return (3 * before + now) // 4 if before else now
+
+
+def _logprobs_bytes(message: FrameMessage) -> int:
+    if message.logprobs is None:
+        return 0
+    likely = (each for token in message.logprobs.tokens for each in (token.drawn, *token.top))
+    return sum(LIKELY_BYTES + len(each.text) for each in likely)
 
 
 def _bytes_of(message: Message) -> int:
     """What it takes to keep a message, about."""
     match message:
         case FrameMessage():
-            return 2 * len(message.signature) + continuation_bytes(message.texts)
+            return 2 * len(message.signature) + continuation_bytes(message.texts) + _logprobs_bytes(message)
         case SessionReady():
             return MESSAGE_BYTES + len(message.bid_set.payload)
     return MESSAGE_BYTES

@@ -56,6 +56,8 @@ class Score:
     start: int
     stop: int
     """Tokens ``start`` to before ``stop`` are scored."""
+    tools: str = ""
+    """As the prompt carries them."""
     key: Key = NO_KEY
 
 

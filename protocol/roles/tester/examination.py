@@ -245,7 +245,8 @@ class Examination:
         sampling, seed = transcript.prompt.sampling, transcript.order.seed
         noise = lane_seed(seed, sampling.choice, lane.lane)
         asking = (self.number, called.model, transcript.prompt.messages, sampling, noise)
-        return [Score(*asking, transcript.ids, transcript.texts, start, start + size)]
+        tools = transcript.prompt.tools
+        return [Score(*asking, transcript.ids, transcript.texts, start, start + size, tools)]
 
     def _without_transcript(self, now_ms: int) -> list[object]:
         """A challenge stands in. Spec: [TEST-TRANSCRIPT.1]"""

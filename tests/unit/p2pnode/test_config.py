@@ -15,12 +15,12 @@ from protocol.core.params import Params
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FITTING = {
-    "standalone": {"node", "network", "keys", "miner", "router"},
-    "testnet": {"node", "network", "keys", "miner", "router", "oracle", "chain", "testnet"},
-    "router": {"node", "network", "keys", "router", "chain"},
-    "miner": {"node", "network", "keys", "miner"},
-    "oracle": {"node", "network", "keys", "oracle", "chain"},
-    "light": {"node", "network", "keys", "chain"},
+    "standalone": {"node", "network", "keys", "miner", "router", "http", "telemetry"},
+    "testnet": {"node", "network", "keys", "miner", "router", "oracle", "chain", "testnet", "http", "telemetry"},
+    "router": {"node", "network", "keys", "router", "chain", "http", "telemetry"},
+    "miner": {"node", "network", "keys", "miner", "http", "telemetry"},
+    "oracle": {"node", "network", "keys", "oracle", "chain", "http", "telemetry"},
+    "light": {"node", "network", "keys", "chain", "http", "telemetry"},
 }
 NODE = f"/ip4/203.0.113.7/tcp/4001/p2p/{NodeKey(bytes(range(1, 33))).peer_id}"
 
@@ -77,7 +77,8 @@ def test_files_differ_from_the_defaults_only_where_their_comments_say_so(tmp_pat
         config = load_config(CONFIGS / f"{name}.toml", env=env)
         for section in FITTING[name]:
             for key in keys_of(SECTIONS[section]):
-                comment = text[: text.index(f"\n{key} =")].rpartition("\n\n")[2].rpartition(" = ")[2]
+                at = text.index(f"\n{key} =", text.index(f"\n[{section}]\n"))
+                comment = text[:at].rpartition("\n\n")[2].rpartition(" = ")[2]
                 same = getattr(getattr(config, section), key) == getattr(getattr(default, section), key)
                 assert same != ("Default:" in comment), f"{name}: {section}.{key}"
 

@@ -10,8 +10,10 @@ import trio.testing
 
 from p2pnode.engine.api import ChatMessage, Engine, EngineConfig, GenerateRequest, ModelLoadError, Token, Tokens
 from p2pnode.engine.fake import FakeConfig, FakeEngine
+from p2pnode.generation import chat
 from p2pnode.tester import IDLE_S, CheckEngines, answer
 from protocol.core.ids import ModelDigest
+from protocol.messages.sampling import SamplingParams
 from protocol.messages.tasks import PromptMessage
 from protocol.results.challenge import Question, question
 from protocol.roles.tester import Compare, Compared, Score, Scored, ScoringFailed
@@ -48,6 +50,28 @@ async def test_an_honest_answer_lacks_nothing() -> None:
     part = await answer(engine, score_of(tokens, start=5, stop=9))
     assert isinstance(part, Scored)
     assert len(part.margins_milli) == 4
+
+
+async def test_an_answer_with_tools_calls_and_a_schema_is_read_as_its_miner_read_it() -> None:
+    engine = FakeEngine(FakeConfig())
+    turns = (
+        PromptMessage("user", "Is it warm?"),
+        PromptMessage("assistant", "", calls='[{"type":"function","function":{"name":"w","arguments":{}}}]'),
+        PromptMessage("tool", "19 degrees", call_id="call_1"),
+    )
+    tools, sampling = '[{"type":"function","function":{"name":"w"}}]', SamplingParams(schema='{"type":"object"}')
+    prompt = await engine.render(chat(turns), tools)
+    tokens: list[Token] = []
+    async for event in engine.generate(GenerateRequest(prompt, sampling, ASKED.lane_seed, 64)):
+        tokens += event.tokens if isinstance(event, Tokens) else ()
+    ids, texts = tuple(token.id for token in tokens), tuple(token.text for token in tokens)
+    said = await answer(engine, Score(1, MODEL, turns, sampling, ASKED.lane_seed, ids, texts, 0, len(ids), tools))
+    assert isinstance(said, Scored)
+    assert (said.margins_milli, said.ends, said.text) == ((0,) * len(ids), True, b"{}")
+    assert said.prompt_tokens == tuple(prompt)
+    without = await answer(engine, Score(2, MODEL, turns, sampling, ASKED.lane_seed, ids, texts, 0, len(ids)))
+    assert isinstance(without, Scored)
+    assert without.prompt_tokens != tuple(prompt)
 
 
 @pytest.mark.spec("TEST-EXACT.1")

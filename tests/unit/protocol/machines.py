@@ -11,6 +11,7 @@ from protocol.core.machine import Channel, ChannelOpened, DeadlineReached, Recei
 from protocol.core.params import Params
 from protocol.core.signing import typed_digest
 from protocol.messages.adverts import Advert, ModelManifest, ModelOffer
+from protocol.messages.embeddings import EmbedAsked, EmbedOrder, EmbedTexts
 from protocol.messages.envelope import Envelope, envelope_digest, seal
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
@@ -225,6 +226,13 @@ def submit_of(opening: SessionOpen, task: int = 1, client: Key = CLIENT, **field
     """An order as a client sends it."""
     order = order_of(opening, task, **fields)
     return SubmitTask(order, client.sign(typed_digest(DOMAIN, order)), PROMPT, 60_000)
+
+
+def embed_of(opening: SessionOpen, number: int = 1, texts: tuple[str, ...] = ("one",)) -> EmbedAsked:
+    """A request for vectors."""
+    asked = EmbedTexts(bytes(32), texts)
+    order = EmbedOrder(id_of(opening), number, asked.commitment())
+    return EmbedAsked(order, CLIENT.sign(typed_digest(DOMAIN, order)), asked, 60_000)
 
 
 def start_of(assignment: Assignment, order: TaskOrder, **fields: Any) -> StartTask:

@@ -34,6 +34,8 @@ from protocol.messages.tasks import (
     LaneEnded,
 )
 from protocol.roles.miner import (
+    Embed,
+    EmbeddingFailed,
     Generate,
     Generated,
     GenerationFailed,
@@ -41,7 +43,9 @@ from protocol.roles.miner import (
     MinerSettings,
     Produced,
     Rendered,
+    TextsEmbedded,
 )
+from protocol.roles.miner.embeds import EMBEDS_MAX
 from protocol.session.transcript import segment_id
 from tests.unit.protocol.machines import (
     CLIENT,
@@ -56,6 +60,7 @@ from tests.unit.protocol.machines import (
     ROUTER,
     Hand,
     assignment_of,
+    embed_of,
     id_of,
     order_of,
     start_of,
@@ -75,6 +80,7 @@ class MinerWalk(Walk):
         self.bids: list[bytes] = [bytes(32)]
         self.generations = [GENERATION]
         self.running: list[Generate] = []
+        self.embeds: list[Embed] = []
         self.ended: set[tuple[bytes, int, int, bytes]] = set()
 
     def proper(self, data: st.DataObject) -> None:
@@ -88,7 +94,7 @@ class MinerWalk(Walk):
             self.channels.append(channel)
             self.did(self.hand.tell(ChannelOpened(channel, ROUTER.node, "task")))
             self.say(channel, LeaseRequest(opening, CLIENT.sign(id_of(opening)), self.bids[-1]))
-        elif not lease.running():
+        elif not lease.running() or data.draw(st.integers(0, 5)) == 0:
             self.start(data, opening, lease)
         elif opening.lanes > 1 and data.draw(st.integers(0, 9)) == 0:
             # It is asked to take another lane over, by the bid it made.
@@ -98,7 +104,7 @@ class MinerWalk(Walk):
             bid = next((d for d, b in machine._bids.bids.items() if b.session == lease.session), self.bids[-1])
             self.say(Channel(self.inbound), LeaseRequest(opening, CLIENT.sign(id_of(opening)), bid))
         else:
-            self.work(data, lease, lease.running()[0])
+            self.work(data, lease, data.draw(st.sampled_from(lease.running())))
 
     def start(self, data: st.DataObject, opening: SessionOpen, lease: Any) -> None:
         """The router hands over the next order, of lane 0 or of one that is streamed to nobody."""
@@ -151,6 +157,8 @@ class MinerWalk(Walk):
                 start_of(assignment, order_of(opening, task)),
                 start_of(assignment, order_of(opening, task)),
                 CancelTask(id_of(opening), task),
+                embed_of(opening, task),
+                embed_of(opening, task),
                 LeaseRelease(id_of(opening)),
                 ClientHello(),
             ]
@@ -168,6 +176,9 @@ class MinerWalk(Walk):
                 events += [Rendered(name, PROMPT_TOKENS), GenerationFailed(name, "engine_failed", "no")]
             else:
                 events += [Produced(name, (1, 2), (b"a", b"b")), Generated(name, EndReason.STOP, 0)]
+        if self.embeds:
+            name = data.draw(st.sampled_from(self.embeds)).name
+            events += [TextsEmbedded(name, (bytes(8),), 2), EmbeddingFailed(name, "engine_failed", "no")]
         events += [Sent(channel) for channel in self.channels]
         if events:
             self.did(self.hand.tell(data.draw(st.sampled_from(events))))
@@ -182,6 +193,8 @@ class MinerWalk(Walk):
                     self.generations.append(grant.generation)
                 case Generate():
                     self.running.append(effect)
+                case Embed():
+                    self.embeds.append(effect)
                 case Send(message=FrameMessage() as frame):
                     assert frame.lane == 0, "other lanes are streamed to nobody"
                 case Send(message=LaneEnded() as ended):
@@ -202,5 +215,5 @@ class MinerWalk(Walk):
         free, total = machine.slots()
         assert 0 <= free <= total == 2
         assert len(machine._by_channel) <= PARAMS.sessions_per_miner_max
-        for lease in machine._leases.values():
-            assert len(lease.running()) <= 1
+        assert sum(max(1, len(lease.running())) for lease in machine._leases.values()) == total - free
+        assert all(len(lease.embeds) <= EMBEDS_MAX for lease in machine._leases.values())

@@ -109,6 +109,7 @@ class Route(Hand):
             machine._session_deadlines,
             machine._lease_deadlines,
             machine._clients.away,
+            machine._embeds.under_way,
             machine._queue,
         )
         assert [len(table) for table in held] == [0] * len(held)

@@ -113,7 +113,7 @@ class Past(Story):
 
     def measured(self) -> tuple[int, int]:
         assert self.lease is not None
-        seen = self.route.machine._measurement_of(self.lease[1].node)
+        seen = self.route.machine._measured.of(self.lease[1].node)
         return seen.tasks, seen.success_bp
 
 

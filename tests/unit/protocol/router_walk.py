@@ -12,6 +12,7 @@ from protocol.core.machine import (
     ChannelOpened,
     Send,
 )
+from protocol.messages.embeddings import EmbedFailed
 from protocol.messages.greeting import ClientHello
 from protocol.messages.sessions import (
     CloseSession,
@@ -47,6 +48,7 @@ from tests.unit.protocol.machines import (
     PROMPT_TOKENS,
     ROUTER,
     bid_of,
+    embed_of,
     head_of,
     id_of,
     of,
@@ -84,11 +86,14 @@ class RouterWalk(Walk):
         elif session.asks and session.life.state in (SessionState.LEASING, SessionState.READY):
             self.drawn += 1
             generation = GENERATION[:16] + self.drawn.to_bytes(8, "big")
-            answers = [LeaseGrant(session.id, generation, 1_000)] * 3 + [LeaseBusy(session.id, 1, "no")]
+            grants = [LeaseGrant(session.id, generation, 1_000, orders) for orders in (1, 1, 2, 4)]
+            answers = [*grants, LeaseBusy(session.id, 1, "no")]
             self.say(data.draw(st.sampled_from(sorted(session.asks))), data.draw(st.sampled_from(answers)))
         elif session.client is None:
             self.say(self.join(CLIENT.node, "client"), ResumeSession(session.id, session.told))
-        elif session.life.state in (SessionState.READY, SessionState.RESTING) and session.running() is None:
+        elif session.life.state in (SessionState.READY, SessionState.RESTING) and (
+            session.running() is None or data.draw(st.integers(0, 5)) == 0
+        ):
             self.say(session.client, submit_of(opening, session.last_task + 1))
         elif session.life.state is SessionState.READY:
             self.work(data, session)
@@ -160,6 +165,8 @@ class RouterWalk(Walk):
                 *(bid_of(opening, miner, issued_ms=self.hand.now_ms) for miner in MINERS[:3]),
                 LeaseGrant(id_of(opening), GENERATION, 1_000),
                 LeaseGrant(id_of(opening), GENERATION, 1_000),
+                embed_of(opening, data.draw(tasks)),
+                EmbedFailed(id_of(opening), data.draw(tasks), "engine_failed", "no", 0),
                 LeaseBusy(id_of(opening), 1, "no"),
                 LeaseRelease(id_of(opening)),
                 CloseSession(id_of(opening)),

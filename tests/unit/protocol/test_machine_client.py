@@ -17,6 +17,7 @@ from protocol.messages.sampling import SamplingParams
 from protocol.messages.sessions import (
     BidSet,
     CloseSession,
+    OpenSession,
     SessionEnded,
     SessionOpen,
     SessionReady,
@@ -129,6 +130,21 @@ def test_a_router_that_is_greeted_again_does_not_hang_the_first_wish() -> None:
     client.wait(HELLO_TIMEOUT_MS)
     assert (client.over(ROUTER_HANDLE).code, client.over(7).code) == ("router_lost", "router_lost")
     assert client.machine.next_deadline() is None
+
+
+def test_a_router_that_is_greeted_anew_keeps_the_old_stream_as_long_as_a_session_is_on_it(client: Client) -> None:
+    client.ready()
+    (stream,) = of(client.tell(ConnectRouter(7, ROUTER.node, GENESIS.network_id())), Open)
+    effects = client.receive(stream.channel, HELLO)
+    assert isinstance(client.items[7][0], RouterReady)
+    assert Close(client.channel) not in effects
+    client.ask(handle=3)
+    effects = client.tell(CloseAsked(SESSION_HANDLE))
+    assert client.over(3).code == "session_closed"
+    assert Close(client.channel) in effects
+    assert len(client.items[ROUTER_HANDLE]) == 1, "nobody hears of the old stream's end"
+    opened = client.tell(OpenAsked(9, ROUTER.node, MODEL, bytes(32), 1, 1, 1, 1))
+    assert [type(message) for message in sent(opened, stream.channel)] == [OpenSession]
 
 
 # Sessions

@@ -295,11 +295,12 @@ def test_no_order_is_run_twice_nor_after_the_session() -> None:
         assignment = assignment_of(run.opening, generations=(run.generation,), number=number)
         return run.mine.receive(run.channel, start_of(assignment, order_of(run.opening, task)))
 
-    for task in (1, 2):
+    for task in (2, 0, opening_of().tasks_max + 1):
         run = finished()
         assert of(again(run, task), Generate) == []
         assert run.mine.machine.slots() == (2, 2)
-    assert of(again(finished(), 3), Generate)
+    for task in (1, 3):
+        assert of(again(finished(), task), Generate)
     assert of(again(finished(), 3, number=0), Generate) == [], "an assignment older than the one seen"
     run = finished()
     run.mine.now_ms = run.opening.expires_ms + PARAMS.clock_skew_ms_max + 1

@@ -5,9 +5,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from protocol.core.machine import ChannelClosed, Close, Send
+from protocol.core.machine import ChannelClosed, Close, Send, Sent
 from protocol.core.signing import typed_digest
 from protocol.messages.sessions import (
+    LeaseGrant,
     LeaseRelease,
 )
 from protocol.messages.tasks import (
@@ -133,13 +134,48 @@ def test_the_next_order_may_come_before_the_last_frame_is_reported() -> None:
     assert (frame.task, len(frame.ids)) == (2, 3)
 
 
-def test_a_second_order_beside_a_running_one_is_refused() -> None:
-    run = Run(Mine(), opening_of())
-    refused = Run(run.mine, run.opening, 2, (run.channel, run.generation))
+@pytest.mark.spec("ORDER-PARALLEL.1")
+def test_orders_run_beside_each_other_as_long_as_nobody_else_has_the_slots() -> None:
+    mine, opening = Mine(), opening_of()
+    channel, effects = mine.request(opening)
+    (grant,) = sent(effects, channel)
+    assert isinstance(grant, LeaseGrant)
+    assert grant.orders == 2, "as many as the miner has slots"
+    leased = channel, grant.generation
+    first, second = Run(mine, opening, 1, leased), Run(mine, opening, 2, leased)
+    assert of(first.begun, Generate)
+    assert of(second.begun, Generate)
+    assert mine.machine.slots() == (0, 2)
+    refused = Run(mine, opening, 3, leased)
     failed = refused.failed(refused.begun)
     assert (failed.code, failed.retry_after_ms) == ("queue_full", 1_000)
-    run.render()
-    assert sent(run.produce(1))
+    second.render()
+    second.finish()
+    assert mine.machine.slots() == (1, 2), "the lease holds one, whatever runs"
+    assert of(Run(mine, opening, 3, leased).begun, Generate), "what was refused was not begun"
+
+
+@pytest.mark.spec("ORDER-PARALLEL.1")
+def test_a_slot_that_another_session_holds_is_not_to_spare() -> None:
+    mine = Mine()
+    run = Run(mine, opening_of())
+    mine.lease(opening_of(number=2))
+    refused = Run(mine, run.opening, 2, (run.channel, run.generation))
+    assert refused.failed(refused.begun).code == "queue_full"
+
+
+def test_lanes_of_one_lease_have_their_frames_in_turns() -> None:
+    mine, opening = Mine(), opening_of()
+    leased = mine.lease(opening)
+    runs = [Run(mine, opening, task, leased) for task in (1, 2)]
+    for run in runs:
+        run.render()
+    tasks = []
+    for _ in range(4):
+        frames = [message for run in runs for message in sent(run.produce(3)) if isinstance(message, FrameMessage)]
+        frames += [message for message in sent(mine.tell(Sent(leased[0]))) if isinstance(message, FrameMessage)]
+        tasks += [frame.task for frame in frames]
+    assert tasks == [1, 2, 1, 2, 1]
 
 
 # Ends

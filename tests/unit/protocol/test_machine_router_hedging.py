@@ -37,7 +37,7 @@ def test_a_late_first_frame_starts_the_order_at_the_next_in_rank_as_well(streame
 def test_late_is_twice_what_the_miner_lately_took(begin_ms: int, patience_ms: int) -> None:
     cast = ready(1, hedge_bp=500)
     size = sum(len(turn.content) for turn in PROMPT.messages)
-    cast.route.machine._measurement_of(cast.lane(0).miner.node).began(begin_ms, size)
+    cast.route.machine._measured.of(cast.lane(0).miner.node).began(begin_ms, size)
     cast.order()
     cast.wait(patience_ms - 1)
     assert cast.asked() == []

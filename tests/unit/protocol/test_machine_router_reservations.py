@@ -184,7 +184,7 @@ def test_a_miner_that_may_wait_for_credit_is_not_taken_for_stalled_nor_another_a
     route = Served(hedge_bp=10_000, params=replace(PARAMS, unreserved_credit_wei=credit_wei))
     if reserved:
         route.hears(0, session_news(route.opening))
-    route.machine._measurement_of(MINER.node).began(10, 10)
+    route.machine._measured.of(MINER.node).began(10, 10)
     route.receive(route.channel, submit_of(route.opening, 1))
     asked = [stream for stream in of(route.wait(7_000), Open) if stream.protocol == "task"]
     given_up = bool(asked) or route.machine._sessions[id_of(route.opening)].lease is None
@@ -194,7 +194,7 @@ def test_a_miner_that_may_wait_for_credit_is_not_taken_for_stalled_nor_another_a
     failed = TaskFailed(id_of(route.opening), 1, "unreserved", "the credit is used up", 0)
     effects = route.receive(route.miner, failed)
     assert sent(effects, route.channel) == [failed]
-    assert route.machine._measurement_of(MINER.node).doubts == 0, "it is no failure of the miner's"
+    assert route.machine._measured.of(MINER.node).doubts == 0, "it is no failure of the miner's"
 
 
 def test_what_a_session_had_counts_against_its_credit() -> None:

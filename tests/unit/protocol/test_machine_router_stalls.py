@@ -61,7 +61,7 @@ def test_each_miner_that_is_given_up_without_a_token_makes_the_router_twice_as_p
     story = paced(10, 200)
     size = sum(len(turn.content) for turn in PROMPT.messages)
     for miner in MINERS[:3]:
-        story.route.machine._measurement_of(miner.node).began(200, size)
+        story.route.machine._measured.of(miner.node).began(200, size)
     waits = []
     for _ in range(4):
         waits.append(story.patience())
