@@ -42,7 +42,8 @@ SEALED = {"Advert", "Announcement", "Bid", "BidReceipt", "BidSet", "CommitteeNew
 
 SIGNED_PARTS = {
     "Envelope": "`Kind(bytes payload)`",
-    "FrameMessage": "`Frame`",
+    "FrameMessage": "`Frame` and `FrameLogProbs`",
+    "Embedded": "`EmbedResult`",
     "Propose": "`Proposal`",
     "State": "`Vote`, `Nullify` or `Finalize`",
     "Certified": "2f+1 of `Vote`, `Nullify` or `Finalize`",

@@ -34,7 +34,7 @@ def p2pnode(home: Path, *arguments: str | Path, limit: str = "", **env: str) -> 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)

@@ -28,6 +28,7 @@ from protocol.core.ids import NodeId
 from protocol.core.params import Params
 from protocol.roles.oracle.links import RETRY_MS_MAX
 from tests.runtime.compare_disks import compare
+from tests.runtime.load import stretched
 from tests.runtime.tcp_proxy import Cables, Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -48,11 +49,11 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T | None], within_s: float, what: str) -> T:
-    """The first thing that ``look`` finds. Fails if it finds nothing in time."""
-    end = time.monotonic() + within_s
+    """The first thing that ``look`` finds. Fails if it finds nothing in time, as this machine's load has it."""
+    start = time.monotonic()
     pause = threading.Event()
     while (found := look()) is None or found is False:
-        assert time.monotonic() < end, f"not within {within_s:.1f} s: {what}"
+        assert time.monotonic() < start + stretched(within_s), f"not within {within_s:.1f} s: {what}"
         pause.wait(POLL_S)
     return found
 
@@ -147,7 +148,7 @@ class Oracle:
         """As its operator stops it."""
         assert self.process is not None
         self.process.terminate()
-        assert self.process.wait(20) == 0, self.log.read_text()[-2_000:]
+        assert self.process.wait(60) == 0, self.log.read_text()[-2_000:]
         self._let_go()
 
     def _let_go(self) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ CLAIMED = 2_000
 """Tokens a second that the slow miner claims."""
 PAUSE_S = 0.05
 """Before each of its tokens."""
+CALM_S = 0.01
+"""Before each token of a miner that only takes its time: what strikes at the first one strikes in the middle."""
 
 
 class Lying:
@@ -43,10 +46,10 @@ class Lying:
         return self._twist(self._engine.generate(request))
 
 
-async def slowly(generation: Generation) -> AsyncIterator[GenerateEvent]:
+async def slowly(generation: Generation, pause_s: float = PAUSE_S) -> AsyncIterator[GenerateEvent]:
     """The same tokens, later."""
     async for event in generation:
-        await trio.sleep(PAUSE_S)
+        await trio.sleep(pause_s)
         yield event
 
 
@@ -77,6 +80,7 @@ ENGINES: Mapping[str, Callable[[EngineConfig], AbstractAsyncContextManager[Any]]
     "q4_0": another("tiny-q4_0.gguf"),
     "other": another("small-q8_0.gguf"),
     "slow": twisted(slowly),
+    "calm": twisted(partial(slowly, pause_s=CALM_S)),
     "silent": twisted(never),
 }
 

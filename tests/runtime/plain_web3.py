@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from web3 import Web3
 
-SAMPLING = [7_000, 64, 10_000, 0, 10_000, 0, 0, 64, 0, []]
-"""The network's defaults: temperature 0.7, the 64 likeliest tokens."""
+SAMPLING = [7_000, 64, 10_000, 0, 10_000, 0, 0, 64, 0, [], "", 0]
+"""The network's defaults: temperature 0.7, the 64 likeliest tokens; any text, and no log probabilities."""
 
 ORDER = (
     "TaskOrder(bytes32 session,uint32 task,uint64 home_epoch,bytes32 prompt,bytes32 sampling,bytes32 seed,"
@@ -69,6 +69,14 @@ def _word(kind: str, value: Any) -> bytes:
     if kind == "address":
         return bytes(value).rjust(32, b"\0")
     return bytes(value).ljust(32, b"\0") if kind.startswith("bytes") else int(value).to_bytes(32, "big")
+
+
+# What is asked
+
+
+def prompt_of(text: str) -> list[Any]:
+    """A prompt of one message, without tools, and a nonce that nobody guesses."""
+    return [os.urandom(32), [["user", text, "", ""]], SAMPLING, ""]
 
 
 # Seals
@@ -129,7 +137,7 @@ class Inbox:
 
     def ask(self, router: str, text: str, max_tokens: int, fee: int, within_s: int = 3_600) -> "Asked":
         """Send a question."""
-        prompt = [os.urandom(32), [["user", text]], SAMPLING]
+        prompt = prompt_of(text)
         commitment = sha256(b"p2pnode/prompt/1", msgpack.packb(prompt))
         reply_key = X25519PrivateKey.generate()
         public = reply_key.public_key().public_bytes_raw()

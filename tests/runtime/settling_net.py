@@ -7,18 +7,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import trio
-
 from chain.api import AcceptedHeader, Reading, RegisteredNode
 from chain.localchain import open_local_chain
 from p2pnode.chain_access import open_reading
 from p2pnode.control import ControlError
-from p2pnode.testnet import Child, Testnet, TestnetPlan, open_testnet
+from p2pnode.testnet import Child, Testnet, TestnetPlan
 from p2pnode.testnet_chain import CHAIN_FOLDER, TestnetChain
 from protocol.core.genesis import Genesis, parse_genesis
 from protocol.core.ids import NodeId
+from tests.runtime.load import stretched
+from tests.runtime.served import served
 
-READY_S = 120.0
 LOOK_S = 0.1
 
 
@@ -83,41 +82,19 @@ def final(oracle: Child) -> tuple[int, int]:
 
 def until(holds: Callable[[], Any], within_s: float, what: str) -> None:
     """Wait for something that is asked for again and again; who cannot be asked does not hold."""
-    end = time.monotonic() + within_s
+    start = time.monotonic()
     pause = threading.Event()
     while True:
         with suppress(ControlError):
             if holds():
                 return
-        assert time.monotonic() < end, f"not within {within_s:g} s: {what}"
+        assert time.monotonic() < start + stretched(within_s), f"not within {within_s:g} s: {what}"
         pause.wait(LOOK_S)
 
 
 @contextmanager
-def served(plan: TestnetPlan) -> Iterator[OnChain]:
-    """The testnet for as long as the block lasts, for tests that run in no loop or in one of their own."""
-    up, over = threading.Event(), threading.Event()
-    ready: list[Testnet] = []
-
-    async def run() -> None:
-        async with open_testnet(plan) as net:
-            ready.append(net)
-            up.set()
-            await trio.to_thread.run_sync(over.wait)
-
-    def serve() -> None:
-        try:
-            trio.run(run)
-        finally:
-            up.set()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        assert up.wait(READY_S)
-        assert ready, "the testnet did not start"
+def settling(plan: TestnetPlan) -> Iterator[OnChain]:
+    """The testnet for as long as the block lasts, and its contracts."""
+    with served(plan) as running:
         genesis = parse_genesis((plan.folder / "genesis.json").read_text(encoding="utf-8"))
-        yield OnChain(ready[0], genesis, open_reading(genesis, ready[0].rpc))
-    finally:
-        over.set()
-        thread.join()
+        yield OnChain(running.net, genesis, open_reading(genesis, running.net.rpc))

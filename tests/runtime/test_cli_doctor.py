@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from p2pnode.cli.doctor import CHECKS, DEPENDENCIES
+from p2pnode.store import lock_folder
 from tests.runtime.cli import Ended, p2pnode
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -90,3 +91,31 @@ def test_the_packages_it_looks_for_are_the_ones_that_are_asked_for() -> None:
     for name, wanted in DEPENDENCIES.items():
         line = next(item for item in asked if item.partition("[")[0].startswith((f"{name}=", f"{name}>", name)))
         assert wanted in line
+
+
+def test_what_can_be_mended_is_mended(tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    open_key(tmp_path)
+    node.chmod(0o755)
+    (node / "node.db").write_bytes(b"SQLite format 3\0" + bytes(5_000))
+    (node / ".backup-0123").mkdir()
+    for draft in (".backup-0123/node.db", ".node-key.json.0123", "node-key.json.4567.new"):
+        (node / draft).touch()
+    mended = ("state folder", "key", "database", "leftovers")
+    found = findings(p2pnode(tmp_path, "doctor", "--json"))
+    assert [found[check]["level"] for check in mended] == ["warn", "warn", "fail", "warn"]
+    fixed = findings(p2pnode(tmp_path, "doctor", "--fix", "--json"))
+    assert [(fixed[check]["level"], bool(fixed[check]["fixed"])) for check in mended] == [("ok", True)] * 4
+    found = findings(p2pnode(tmp_path, "doctor", "--json"))
+    assert [(found[check]["level"], found[check]["fixed"]) for check in mended] == [("ok", None)] * 4
+    left = {path.name for path in node.iterdir() if not path.name.startswith("signer-")}
+    assert left == {"lock", "node-key.json", "node.db.damaged-1"}
+
+
+def test_a_node_that_runs_keeps_its_database(tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "node"):
+        (tmp_path / "node" / "node.db").write_bytes(b"SQLite format 3\0" + bytes(5_000))
+        found = findings(p2pnode(tmp_path, "doctor", "--fix", "--json"))["database"]
+    assert found["level"] == "fail"
+    assert "in use by another node" in found["next"]
+    assert (tmp_path / "node" / "node.db").exists()

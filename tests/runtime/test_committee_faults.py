@@ -8,6 +8,7 @@ import pytest
 
 from tests.runtime.cli import assert_refused, p2pnode
 from tests.runtime.committee_net import Net, Oracle, bound_s, open_net
+from tests.runtime.load import stretched
 
 BACK_S = 20.0
 """An oracle that comes back has reconnected, caught up and been heard."""
@@ -35,7 +36,7 @@ def next_leader(net: Net) -> Oracle:
 def assert_gaps(net: Net, oracle: Oracle, since: tuple[int, int]) -> None:
     """One leader of a turn of four is gone: at most two heights in a row are its."""
     gaps = [block["gap_ms"] for block in oracle.blocks_after(since)]
-    assert max(gaps) <= 1_000 * bound_s(net.params, 4, 2), gaps
+    assert max(gaps) <= 1_000 * stretched(bound_s(net.params, 4, 2)), gaps
 
 
 def test_the_leader_is_killed_comes_back_and_leads_again(net: Net) -> None:

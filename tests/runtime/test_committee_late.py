@@ -29,7 +29,9 @@ from protocol.messages.committee import (
 )
 from tests.runtime.committee_net import Net, Oracle, bound_s, open_net, quicker, until
 from tests.runtime.listening_oracle import HEARD, heard
+from tests.runtime.load import stretched
 from tests.runtime.made_chain import make_chain
+from tests.runtime.transports import until_up
 
 HEIGHTS = 2_100
 MADE = 600
@@ -138,11 +140,12 @@ async def _lie(net: Net) -> None:
     async with open_libp2p(make_key(liar.folder), config) as transport:
         transport.handle("sync", serve)
         await _start(net, newcomer, transport.addresses[0])
+        await until_up(transport, newcomer.node)
         stream = await transport.open_stream(newcomer.node, "member")
         # The truth, to make it ask for what is below.
         assert blocks[-1].certificate is not None
         await stream.send(encode(Certified(blocks[-1].certificate, blocks[-1].header)))
-        with trio.fail_after(CAUGHT_UP_S):
+        with trio.fail_after(stretched(CAUGHT_UP_S)):
             await all_told.wait()
             assert newcomer.final == (1, 0)
             address = newcomer.ask("status")["addresses"][0]
@@ -169,7 +172,7 @@ def test_a_lost_signer_log_is_silent_in_this_epoch_and_the_next(tmp_path: Path) 
         before = heard_of(net, forgetful)
         assert before
         net.start(forgetful)
-        until(lambda: forgetful.signing.startswith("silent before epoch 3"), 10, "it knows that its log is lost")
+        until(lambda: forgetful.signing.startswith("silent before epoch 3"), 20, "it knows that its log is lost")
         net.include(others[0])
         net.await_heights(net.highest, within_s=bound_s(net.params, 4, 2))
         assert forgetful.final[0] == 1

@@ -19,7 +19,7 @@ from tests.runtime.test_results_faults import FINAL_MS, ask, session_at
 PARAMS = Params(heartbeat_ms=500, epoch_blocks=5)
 MEMBERS, ORACLES = 4, 6
 EPOCHS = 3
-WITHIN_S = 90
+WITHIN_S = 240
 
 
 def plan(folder: Path) -> TestnetPlan:

@@ -5,15 +5,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import trio
 
 from p2pnode.identity import NodeKey, read_keystore
 from p2pnode.testnet import open_testnet
+from protocol.core.codec import unpack
+from protocol.messages.inbox import InboxQuestion
 from tests.runtime.day import CLIENTS, FEE, QUESTION, Day, plan_of
+from tests.runtime.plain_web3 import prompt_of
 from tests.runtime.test_network import run
 
 DEPOSIT, WITHDRAWAL = 50_000, 1_234
+LONGEST_S = 400
+"""What is typed takes a third of a minute, and on a busy machine as many times as long as it is busy."""
 
 
 async def _settled(asked: Any) -> tuple[bytes, str]:
@@ -63,7 +69,7 @@ async def _day(folder: Path, kind: str, seconds: float) -> None:
         router = read_keystore(net.router.folder / "node-key.json", "")
         await day.pays_in(clients[0], router.node_id, DEPOSIT)
         asked = await day.asks_on_chain(clients[1])
-        with trio.fail_after(120 + seconds):
+        with trio.fail_after(LONGEST_S + seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(day.lives_on, seconds)
                 nursery.start_soon(day.takes_out, clients[2], WITHDRAWAL)
@@ -77,6 +83,12 @@ async def _day(folder: Path, kind: str, seconds: float) -> None:
     assert sum(day.withdrawn.values()) > WITHDRAWAL
     assert epochs > 1
     print(f"{day.answers} answers in {epochs} epochs, {day.refused} refusals: {found}, {FEE} for a question")
+
+
+def test_what_plain_web3_asks_is_a_question() -> None:
+    """A router answers nothing else, so that a day without this would wait in vain."""
+    asked = msgpack.packb([prompt_of(QUESTION), 32])
+    assert unpack(InboxQuestion, asked, limit_bytes=len(asked)).prompt.messages[0].content == QUESTION
 
 
 async def test_a_short_day_loses_no_unit(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ async def attached(net: Net, session: Session) -> None:
 
 async def read_disturbed(answer: Answer, disturb: Callable[[], Any]) -> str:
     done = False
-    with trio.fail_after(40):
+    with trio.fail_after(120):
         async for _ in answer:
             if len(answer.token_ids) > TOKENS // 3 and not done:
                 done = True

@@ -18,7 +18,7 @@ from protocol.core.genesis import Genesis
 from protocol.core.params import Params
 from protocol.messages.chain import Drawn
 from tests.runtime.local_chain import needs_anvil
-from tests.runtime.settling_net import OnChain, served, until
+from tests.runtime.settling_net import OnChain, settling, until
 
 pytestmark = needs_anvil
 PARAMS = Params(
@@ -49,7 +49,7 @@ def on_chain(tmp_path: Path) -> Iterator[OnChain]:
         genesis=Genesis("drawn", params=PARAMS),
         chain=ChainPlan("anvil"),
     )
-    with served(plan) as found, mining(found):
+    with settling(plan) as found, mining(found):
         yield found
 
 

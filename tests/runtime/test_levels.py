@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from p2pnode.testnet import CLIENT_WEI
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
 from protocol.light.trust import parse_trust
-from tests.runtime.test_network import Network, run, start_testnet
+from tests.runtime.test_network import Network, run, start_testnet, stop_testnet
 
 CREDIT_WEI = 60
 QUESTION = "Where does a bear live?"
@@ -71,10 +70,7 @@ def paying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paying]:
     env = {**os.environ, "P2PNODE_HOME": str(base / "home"), "NO_COLOR": "1"}
     network = start_testnet(folder, env, "--oracles", "4", "--miners", "2", "--chain", "none", "--config", str(config))
     yield Paying(network, folder)
-    network.process.send_signal(signal.SIGINT)
-    network.process.wait(20)
-    assert network.process.stdout is not None
-    network.process.stdout.close()
+    stop_testnet(network)
 
 
 def test_an_answer_becomes_final_and_everybody_has_their_share(paying: Paying) -> None:
@@ -157,7 +153,7 @@ async def test_who_reserves_nothing_is_served_on_credit_and_no_further(paying: P
     async with connect(paying.network.address) as client, client.session() as session:
         async with session.ask(QUESTION, max_tokens=CREDIT_WEI // 2) as answer:
             await answer.read()
-        assert await answer.wait_for("finalized", timeout_ms=10_000), "it is certified like any other"
+        assert await answer.wait_for("finalized", timeout_ms=60_000), "it is certified like any other"
         assert answer.paid_wei == 0
         with pytest.raises(RequestFailed) as refused:
             async with session.ask(QUESTION, max_tokens=CREDIT_WEI) as more:
@@ -175,7 +171,7 @@ async def test_who_reserves_is_served_beyond_the_credit_and_leaving_early_cuts_n
                 if len(answer.token_ids) > 20:
                     break
         assert answer.level == "streamed"
-        assert await answer.wait_for("finalized", timeout_ms=10_000), "stopped by its client, and yet an answer"
+        assert await answer.wait_for("finalized", timeout_ms=60_000), "stopped by its client, and yet an answer"
         assert answer.paid_wei is not None
         assert answer.paid_wei >= len(answer.token_ids)
         reserved = session.reserved

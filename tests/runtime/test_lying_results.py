@@ -3,12 +3,9 @@
 Both miners can lie; which of them does is chosen when its session says who has which lane.
 """
 
-import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,59 +13,36 @@ import trio
 
 from p2pnode.answer import Answer
 from p2pnode.client import connect
-from p2pnode.testnet import Child, Testnet, TestnetPlan, client_key, open_testnet
+from p2pnode.testnet import Child, Testnet, TestnetPlan, client_key
 from protocol.core.genesis import Genesis
 from protocol.core.params import Params
+from tests.runtime.logged import logged
 from tests.runtime.lying_results import tell
+from tests.runtime.served import served
 
 WINDOW_MS = 2_000
 PARAMS = Params(heartbeat_ms=1_000, commit_window_ms=WINDOW_MS, reveal_window_ms=WINDOW_MS)
 LATE_MS = 3 * WINDOW_MS // 2
 QUESTION = "Where does a bear live?"
 TOKENS = 48
-SETTLED_S = 30.0
+SETTLED_S = 90.0
 BLOCKS = 2
 """So many more are waited for, in which nothing may follow."""
-READY_S = 120.0
 
 
-def serve(folder: Path, ready: list[Testnet], up: threading.Event, over: threading.Event) -> None:
-    """A testnet for all tests of the module, in a thread with a loop of its own."""
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testnet]:
     plan = TestnetPlan(
-        folder,
+        tmp_path_factory.mktemp("lies"),
         miners=2,
         oracles=4,
         genesis=Genesis("lies", params=PARAMS.validate()),
         miner_module="tests.runtime.lying_results",
     )
-
-    async def run() -> None:
-        async with open_testnet(plan) as net:
-            ready.append(net)
-            up.set()
-            await trio.to_thread.run_sync(over.wait)
-
-    try:
-        trio.run(run)
-    finally:
-        up.set()
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testnet]:
-    up, over = threading.Event(), threading.Event()
-    ready: list[Testnet] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATE_MS", str(LATE_MS))
-        thread = threading.Thread(target=serve, args=(tmp_path_factory.mktemp("lies"), ready, up, over))
-        thread.start()
-        try:
-            assert up.wait(READY_S)
-            assert ready, "the testnet did not start"
-            yield ready[0]
-        finally:
-            over.set()
-            thread.join()
+        with served(plan) as running:
+            yield running.net
 
 
 @dataclass(frozen=True)
@@ -114,7 +88,7 @@ def outcomes(oracle: Child, session: bytes, first: int) -> list[dict[str, Any]]:
 
 def noted(oracle: Child, miner: bytes) -> Counter[str]:
     """The evidence that an oracle has noted against a miner, by kind."""
-    return Counter(re.findall(rf"oracle\.evidence against={miner.hex()} kind=(\w+)", oracle.log.read_text()))
+    return Counter(line["kind"] for line in logged(oracle.log, "oracle.evidence") if line["against"] == miner.hex())
 
 
 async def until(holds: Callable[[], bool]) -> None:

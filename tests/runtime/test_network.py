@@ -17,11 +17,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from p2pnode.testnet import TestnetPlan
+from tests.runtime.load import stretched
 from tests.runtime.local_chain import needs_anvil
+from tests.runtime.served import served
 
 P2PNODE = [sys.executable, "-m", "p2pnode.cli.entry"]
 STORY = "Tell me a story about a rabbit."
 LEVELS = ("committed", "certified", "finalized")
+COMMAND_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def run(*arguments: str, env: dict[str, str], text: str | None = None) -> subpro
         stdin=subprocess.DEVNULL if text is None else None,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=COMMAND_S,
         check=False,
     )
 
@@ -72,6 +76,17 @@ def start_testnet(folder: Path, env: dict[str, str], *options: str) -> Network:
     raise AssertionError(f"the testnet ended with {process.wait()}: {''.join(lines)}")
 
 
+def stop_testnet(network: Network) -> None:
+    """As its user stops it; what is left after a failure would take the processor from the tests that follow."""
+    try:
+        network.process.send_signal(signal.SIGINT)
+        network.process.wait(60)
+    finally:
+        network.process.kill()
+        assert network.process.stdout is not None
+        network.process.stdout.close()
+
+
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "P2PNODE_HOME": str(tmp_path_factory.mktemp("home")), "NO_COLOR": "1"}
@@ -81,10 +96,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def network(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Iterator[Network]:
     network = start_testnet(tmp_path_factory.mktemp("testnet"), env)
     yield network
-    assert network.process.stdout is not None
-    network.process.send_signal(signal.SIGINT)
-    network.process.wait(20)
-    network.process.stdout.close()
+    stop_testnet(network)
 
 
 @pytest.mark.parametrize("chain", ["embedded", pytest.param("anvil", marks=needs_anvil)])
@@ -124,7 +136,7 @@ def test_demo_shows_every_step_within_a_minute_and_leaves_nothing(env: dict[str,
         "network down",
     ]
     assert told[0]["detail"].startswith(f"{chain}, chain id 31337")
-    assert told[-1]["at_ms"] < 60_000
+    assert told[-1]["at_ms"] < 1_000 * stretched(60)
     assert heights == sorted(set(heights))
     assert len(set(leaders[:4])) > 1
     victim = next(step["detail"].partition(",")[0] for step in told if step["step"] == "oracle killed")
@@ -188,32 +200,26 @@ def test_an_engine_that_is_killed_goes_on_from_its_next_token(network: Network) 
     assert text.rstrip("\n") == undisturbed["text"]
 
 
-def test_a_miner_that_is_killed_mid_answer_is_replaced(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_miner_that_is_killed_mid_answer_is_replaced(
+    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill -9 of the serving miner: the answer completes, says that it failed over, and is the undisturbed one."""
-    network = start_testnet(tmp_path / "net", env)
-    chat = ["chat", "--router", network.address, "--seed", "kill", "--temperature", "1"]
-    undisturbed = json.loads(run(*chat, "--json", STORY, env=env).stdout)["text"]
-    with Terminal([*P2PNODE, *chat], env) as terminal:
-        serving = re.findall("with miner (0x[0-9a-f]{40})", terminal.expect("> "))[0]
-        terminal.type(STORY + "\n")
-        shown = terminal.expect(r"rabbit\.\r\n.*\w+ \w+ \w+")
-        process_of(network, serving).kill()
-        shown += terminal.expect("failed over to miner")
-        terminal.type("\n")
-        assert terminal.wait() == 0
-    network.process.send_signal(signal.SIGINT)
-    network.process.wait(20)
-    assert network.process.stdout is not None
-    network.process.stdout.close()
+    monkeypatch.setenv("LIES", "miner-1=calm,miner-2=calm")
+    plan = TestnetPlan(tmp_path, miners=2, miner_module="tests.runtime.lying_miner")
+    with served(plan) as running:
+        chat = ["chat", "--router", running.net.address, "--seed", "kill", "--temperature", "1"]
+        undisturbed = json.loads(run(*chat, "--json", STORY, env=env).stdout)["text"]
+        with Terminal([*P2PNODE, *chat], env) as terminal:
+            serving = re.findall("with miner (0x[0-9a-f]{40})", terminal.expect("> "))[0]
+            terminal.type(STORY + "\n")
+            shown = terminal.expect(r"rabbit\.\r\n.*\w+ \w+ \w+")
+            running.kill(running.child(serving))
+            shown += terminal.expect("failed over to miner")
+            terminal.type("\n")
+            assert terminal.wait() == 0
 
     answer = shown.partition("rabbit.\r\n")[2].rpartition("\r\nfailed over")[0]
     assert answer.replace("\r\n", "\n") == undisturbed
-
-
-def process_of(network: Network, node: str) -> psutil.Process:
-    name = next(name for name, status in network.nodes.items() if status["node"] == node)
-    children = psutil.Process(network.process.pid).children()
-    return next(child for child in children if child.environ().get("P2PNODE_NODE_NAME") == name)
 
 
 def engine_workers(network: Network) -> list[psutil.Process]:
@@ -337,14 +343,10 @@ def test_one_bootstrap_address_is_enough(network: Network, tmp_path: Path) -> No
         newcomer.stdout.close()
 
 
-def test_killing_the_parent_takes_every_node_down(tmp_path: Path, env: dict[str, str]) -> None:
-    network = start_testnet(tmp_path / "net", env)
-    assert network.process.stdout is not None
+def test_killing_the_parent_takes_every_node_down(network: Network) -> None:
     children = psutil.Process(network.process.pid).children(recursive=True)
     assert len(children) >= 7  # four nodes and three engine workers
 
     network.process.kill()
-    network.process.wait()
-    network.process.stdout.close()
 
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []

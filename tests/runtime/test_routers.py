@@ -1,8 +1,10 @@
-"""Several routers on real parts: kill -9 of the one that serves, in the middle of an answer."""
+"""Several routers on real parts: kill -9 of the one that serves, in the middle of an answer.
+
+One testnet for all: each test names two routers that are left of it.
+"""
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,80 +14,93 @@ import pytest
 import trio
 
 from p2pnode.client import connect
-from p2pnode.control import ask_control
-from tests.runtime.test_network import P2PNODE, STORY, Network, process_of, run, start_testnet
+from p2pnode.testnet import Child, TestnetPlan
+from tests.runtime.served import Served, served
+from tests.runtime.test_network import P2PNODE, STORY, run
 
 CHAT = ("--seed", "kill", "--temperature", "1")
+ROUTERS = 5
+"""The tests below kill four."""
 
 
 class Routed:
-    """A testnet with two routers, and what it answers when nothing happens."""
+    """Two routers of the testnet, and what it answers when nothing happens."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.routers = [name for name in network.nodes if name.startswith("router")]
-        named = [option for name in self.routers for option in ("--router", self.address(name))]
-        self.chat = ["chat", *named, *CHAT]
-        done = run(*self.chat, "--json", STORY, env=network.env)
+    def __init__(self, running: Served, home: Path, undisturbed: str = "") -> None:
+        self.env = {**os.environ, "P2PNODE_HOME": str(home), "NO_COLOR": "1"}
+        self.undisturbed = undisturbed
+        self._running = running
+        alive = [router for router in running.net.routers if router.process.poll() is None]
+        self.first, self.next = alive[:2]
+        named = [option for router in (self.first, self.next) for option in ("--router", str(router.addresses[0]))]
+        self._chat = ["chat", *named, *CHAT]
+
+    def answer(self) -> str:
+        """To the question."""
+        done = run(*self._chat, "--json", STORY, env=self.env)
         assert done.returncode == 0, done.stderr
-        self.undisturbed = json.loads(done.stdout)["text"]
-        # Found now: an answer may be over before a process is.
-        self.processes = {name: process_of(network, self.node(name)) for name in self.routers}
+        return str(json.loads(done.stdout)["text"])
 
-    def address(self, name: str) -> str:
-        addresses = self.network.nodes[name]["addresses"]
-        assert isinstance(addresses, list)
-        return str(addresses[0])
-
-    def node(self, name: str) -> str:
-        return str(self.network.nodes[name]["node"])
-
-    def kill(self, name: str) -> None:
-        self.processes[name].kill()
-        self.processes[name].wait(10)
+    def kill(self, router: Child) -> None:
+        """kill -9."""
+        self._running.kill(router)
 
     def asking(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """The question, as a command that runs."""
         pipe = subprocess.PIPE
-        command = [*P2PNODE, *self.chat, *arguments, STORY]
-        return subprocess.Popen(command, env=self.network.env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        command = [*P2PNODE, *self._chat, *arguments, STORY]
+        return subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    plan = TestnetPlan(
+        tmp_path_factory.mktemp("routers"), routers=ROUTERS, miners=2, miner_module="tests.runtime.lying_miner"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIES", "miner-1=calm,miner-2=calm")
+        with served(plan) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(running: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return Routed(running, tmp_path_factory.mktemp("home")).answer()
 
 
 @pytest.fixture
-def routed(tmp_path: Path) -> Iterator[Routed]:
-    env = {**os.environ, "P2PNODE_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
-    network = start_testnet(tmp_path / "net", env, "--routers", "2", "--miners", "2")
-    yield Routed(network)
-    network.process.send_signal(signal.SIGINT)
-    network.process.wait(20)
-    assert network.process.stdout is not None
-    network.process.stdout.close()
+def routed(running: Served, undisturbed: str, tmp_path: Path) -> Routed:
+    return Routed(running, tmp_path, undisturbed)
+
+
+def node(router: Child) -> str:
+    return str(router.ready["node"])
 
 
 def test_chat_goes_on_at_the_next_router_and_says_so(routed: Routed) -> None:
-    assert routed.routers == ["router", "router-2"]
     asking = routed.asking()
     assert asking.stdout is not None
     first = os.read(asking.stdout.fileno(), 1)  # the answer has begun
-    routed.kill("router")
+    routed.kill(routed.first)
     rest, said = asking.communicate(timeout=60)
 
     assert asking.returncode == 0, said
     assert (first + rest).decode().rstrip("\n") == routed.undisturbed
     assert "the router is lost; looking for it, or for the next one" in said.decode()
-    assert f"failed over to router {routed.node('router-2')}" in said.decode()
+    assert f"failed over to router {node(routed.next)}" in said.decode()
 
-    told = json.loads(run("explain", "last", "--json", env=routed.network.env).stdout)
-    assert [a["router"] for a in told["assignments"]] == [routed.node("router"), routed.node("router-2")]
+    told = json.loads(run("explain", "last", "--json", env=routed.env).stdout)
+    assert [a["router"] for a in told["assignments"]] == [node(routed.first), node(routed.next)]
     numbers = [assignment["number"] for assignment in told["assignments"]]
     assert numbers[0] <= 1_024 < numbers[1]
-    assert run("explain", env=routed.network.env).stdout.count("\nassignment ") == 2
+    assert run("explain", env=routed.env).stdout.count("\nassignment ") == 2
 
     # The only router that is left is lost as well: an error and a next step, in bounded time.
     asking = routed.asking("--max-tokens", "200")
     assert asking.stdout is not None
     os.read(asking.stdout.fileno(), 1)
     since = time.monotonic()
-    routed.kill("router-2")
+    routed.kill(routed.next)
     _, said = asking.communicate(timeout=60)
     assert asking.returncode == 1
     assert time.monotonic() - since < 25
@@ -95,33 +110,31 @@ def test_chat_goes_on_at_the_next_router_and_says_so(routed: Routed) -> None:
 
 
 def test_an_answer_for_machines_and_the_sdk_go_on_as_well(routed: Routed) -> None:
-    folder = Path(str(routed.network.nodes["router"]["log"])).parent
     asking = routed.asking("--json")
     end = time.monotonic() + 30
-    while not ask_control(folder / "control.sock", "status")["router"]["tasks"]:
+    while not routed.first.ask("status")["router"]["tasks"]:
         assert time.monotonic() < end
-    routed.kill("router")
+    routed.kill(routed.first)
     out, said = asking.communicate(timeout=60)
 
     answer = json.loads(out)
     assert asking.returncode == 0, said
-    assert (answer["text"], answer["router"]) == (routed.undisturbed, routed.node("router-2"))
+    assert (answer["text"], answer["router"]) == (routed.undisturbed, node(routed.next))
 
 
 def test_the_sdk_goes_on_and_opens_the_next_session_where_somebody_answers(routed: Routed) -> None:
     async def use() -> list[str]:
-        addresses = [routed.address(name) for name in routed.routers]
         texts = []
-        async with connect(*addresses) as net:
+        async with connect(*(str(router.addresses[0]) for router in (routed.first, routed.next))) as net:
             async with net.session() as session, session.ask(STORY, seed=b"s" * 32) as answer:
                 texts.append(await answer.read())
             async with net.session() as session, session.ask(STORY, seed=b"s" * 32) as answer:
                 async for _ in answer:
-                    if len(answer.token_ids) < 12 and routed.processes["router"].is_running():
-                        await trio.to_thread.run_sync(routed.kill, "router")
+                    if len(answer.token_ids) < 12 and routed.first.process.poll() is None:
+                        await trio.to_thread.run_sync(routed.kill, routed.first)
                 texts.append(answer.text)
                 session.look()
-                assert "0x" + session.router.hex() == routed.node("router-2")
+                assert "0x" + session.router.hex() == node(routed.next)
             async with net.session() as session, session.ask(STORY, seed=b"s" * 32) as answer:
                 texts.append(await answer.read())
         return texts

@@ -78,6 +78,12 @@ async def test_only_accepted_gossip_is_delivered_and_forwarded(open_node: Open, 
         with trio.fail_after(10):
             assert (await at_b.receive()).data == b"good"
             assert (await at_c.receive()).data == b"good"
+        traffic = b.traffic()
+        assert traffic.connections == 2
+        counted = traffic.gossip[TOPIC]
+        assert counted["accepted"] >= 2
+        turned_away = {Verdict.IGNORE: "ignored", Verdict.REJECT: "rejected"}
+        assert [counted[name] for name in turned_away.values()] == [int(each is verdict) for each in turned_away]
 
 
 async def test_own_messages_do_not_come_back(open_node: Open, clock: Clock) -> None:

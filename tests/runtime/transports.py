@@ -52,14 +52,14 @@ async def pair(open_node: Open, **settings: Any) -> AsyncIterator[tuple[Transpor
 
 
 async def until_up(node: Transport, peer: NodeId) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async for event in node.events():
             if event == PeerUp(peer):
                 return
 
 
 async def until_down(node: Transport, peer: NodeId) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async for event in node.events():
             if event == PeerDown(peer):
                 return
@@ -77,7 +77,7 @@ def accept(forwarder: NodeId, origin: NodeId, data: bytes) -> Verdict:
 
 async def publish_until_heard(node: Transport, reader: trio.MemoryReceiveChannel[Gossip]) -> None:
     """Gossip until it arrives: a mesh forms a little after its peers connect."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
 
             async def listen() -> None:
@@ -97,6 +97,6 @@ async def publish_until_heard(node: Transport, reader: trio.MemoryReceiveChannel
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait for something that nothing tells of: a counter, a table."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)

@@ -44,7 +44,7 @@ async def test_closing_is_quick_and_leaves_no_thread() -> None:
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         assert all(name.startswith("Trio thread") for name in others)  # trio's own, from an earlier test
         start = trio.current_time()
-    assert trio.current_time() - start < 3.0
+    assert trio.current_time() - start < 6.0
 
 
 async def test_mdns_starts_and_stops() -> None:
