@@ -131,6 +131,8 @@ async def open_node(
             await nursery.start(serve_control, config.node.state_dir / SOCKET, node.answer)
             yield node
             progress("stopping")
+            # All at once, as when it is cancelled: one part that is gone must not be told things by another.
+            nursery.cancel_scope.cancel()
 
 
 async def _open_engine(config: NodeConfig, genesis: Genesis, open_: OpenEngine, stack: AsyncExitStack) -> "_Served":

@@ -11,15 +11,14 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-PYTEST = [sys.executable, "-m", "pytest", "-q"]
+PROCESSES = min(4, os.cpu_count() or 1)
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", str(PROCESSES), "--dist", "loadfile"]
 
 STAGES: Mapping[str, Sequence[Sequence[str]]] = {
     "static": (
@@ -34,8 +33,6 @@ STAGES: Mapping[str, Sequence[Sequence[str]]] = {
     "simulation": ([*PYTEST, "tests/simulation"],),
     "runtime": ([*PYTEST, "tests/runtime"],),
 }
-
-PROCESSES = min(4, os.cpu_count() or 1)
 
 
 def main() -> int:
@@ -53,36 +50,13 @@ def main() -> int:
         for command in STAGES[stage]:
             long = ["--long"] if args.long and "pytest" in command else []
             print(f"--- {stage}: {' '.join(command[1:] if command[0] == sys.executable else command)}", flush=True)
-            status = _run([*command, *long], PROCESSES if "pytest" in command else 1)
+            status = subprocess.run([*command, *long], cwd=ROOT, check=False).returncode
             if status:
                 print(f"--- {stage} failed with status {status}", flush=True)
                 return status
         took.append(f"{stage} {time.monotonic() - started:.0f} s")
     print(f"--- all passed: {', '.join(took)}", flush=True)
     return 0
-
-
-def _run(command: Sequence[str], processes: int) -> int:
-    """Run a command, in several processes if they are to share it; what the others said follows the first one's output.
-
-    Returns the first status that is not 0.
-    """
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        shared = ["--share", folder] if processes > 1 else []
-        running = []
-        for number in range(processes):
-            said = stack.enter_context(tempfile.TemporaryFile()) if number else None
-            process = subprocess.Popen([*command, *shared], cwd=ROOT, stdout=said, stderr=said)
-            stack.callback(process.kill)
-            running.append((process, said))
-        statuses = []
-        for process, said in running:
-            statuses.append(process.wait())
-            if said is not None:
-                said.seek(0)
-                print("--- beside it:", said.read().decode(errors="replace"), sep="\n", flush=True)
-    return next((status for status in statuses if status), 0)
 
 
 if __name__ == "__main__":

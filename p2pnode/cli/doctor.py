@@ -39,7 +39,7 @@ DEPENDENCIES = {
     "cryptography": ">=42",
     "web3": ">=8",
     "fastapi": ">=0.115",
-    "hypercorn": ">=0.17",
+    "hypercorn": ">=0.18",
     "prometheus-client": ">=0.21",
     "llama-cpp-python": "==0.3.36",
 }

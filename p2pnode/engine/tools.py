@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from p2pnode.engine.api import ChatMessage, ToolsRefused
+from protocol.core.json_nesting import json_nesting
 
 DEPTH_MAX = 32
 CALL_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -99,31 +100,25 @@ def _arguments(function: dict[str, Json]) -> Json:
     arguments = function.get("arguments", {})
     if not isinstance(arguments, str):
         return arguments
+    if json_nesting(arguments) > DEPTH_MAX:
+        return arguments
     try:
         parsed = json.loads(arguments)
-    except (ValueError, RecursionError):
+    except ValueError:
         return arguments
-    return parsed if isinstance(parsed, dict) and _depth_fits(parsed, DEPTH_MAX) else arguments
+    return parsed if isinstance(parsed, dict) else arguments
 
 
 def _read_list(text: str, what: str) -> list[dict[str, Json]]:
+    if json_nesting(text) > DEPTH_MAX:
+        raise ToolsRefused(f"the {what} are nested deeper than {DEPTH_MAX}")
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ToolsRefused(f"the {what} are no JSON: {error}") from error
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise ToolsRefused(f"the {what} must be a JSON list of objects, with at least one")
-    if not _depth_fits(value, DEPTH_MAX):
-        raise ToolsRefused(f"the {what} are nested deeper than {DEPTH_MAX}")
     return value
-
-
-def _depth_fits(value: Json, left: int) -> bool:
-    if not isinstance(value, list | dict):
-        return True
-    return left > 0 and all(
-        _depth_fits(item, left - 1) for item in (value.values() if isinstance(value, dict) else value)
-    )
 
 
 def read_turns(messages: Sequence[ChatMessage]) -> list[list[Json]]:

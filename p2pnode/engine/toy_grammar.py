@@ -67,7 +67,7 @@ Part = Text | Letter | Named | Row | Choice | Repeat
 
 def read_grammar(grammar: str) -> dict[str, Part]:
     """The rules by name; ``root`` is where a text begins."""
-    rules = (line.split(" ::= ", 1) for line in grammar.splitlines() if line)
+    rules = (line.split(" ::= ", 1) for line in grammar.split("\n") if line)
     return {name: _Reader(body).choices() for name, body in rules}
 
 

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from protocol.core.json_nesting import json_nesting
 from protocol.session.schema_strings import FORMATS, SchemaError, integer_rule, number_rule, pattern_rule
 
 DEPTH_MAX = 64
+NESTING_MAX = 4 * DEPTH_MAX
+"""Brackets within brackets of its text: a schema takes up to three for one more schema in it."""
 PARTS_MAX = 2_000
 """Schemas visited in all: references to one are visited once, what is merged by ``allOf`` counts each time."""
 REPEAT_MAX = 1_000
@@ -53,12 +56,14 @@ _TYPE_OF = {
 
 def grammar_of(schema: str) -> str:
     """The grammar of the texts to be written under a schema, given as JSON text. Raises SchemaError."""
+    if json_nesting(schema) > NESTING_MAX:
+        raise SchemaError("the schema is nested too deep")
     try:
         read = json.loads(schema, parse_constant=_no_number)
         _check(read)
         return _Converter(read).convert()
     except RecursionError:
-        raise SchemaError("the schema is nested too deep") from None
+        raise SchemaError("the schema refers to itself too deep") from None
     except ValueError as error:
         raise error if isinstance(error, SchemaError) else SchemaError(f"the schema is no JSON: {error}") from error
 

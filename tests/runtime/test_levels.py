@@ -103,7 +103,8 @@ def test_what_an_oracle_says_is_proved_and_a_lie_is_not(paying: Paying, tmp_path
     assert told["record"]["spent_wei"] == answer["completion_tokens"]
     assert len(told["checked"]) == 3
     total = paying.ledger(oracle=2)["total"]
-    assert total["balance_wei"] + total["reserved_wei"] + total["withdrawable_wei"] == CLIENT_WEI
+    held = total["balance_wei"] + total["reserved_wei"] + total["withdrawable_wei"]
+    assert held == 2 * CLIENT_WEI, "the client's, and the router's, which is the client of those who ask over HTTP"
     index = total["outcomes"] - 1
     outcome = paying.ledger("outcome", str(index), "--prove", "--genesis", genesis, oracle=3)
     assert outcome["record"]["verdict"] == "ok"

@@ -24,6 +24,8 @@ from protocol.core.signing import (
 from protocol.messages.audits import Challenge
 from protocol.messages.chain import Consent
 from protocol.messages.committee import Batch, Finalize, Header, Nullify, Proposal, Vote
+from protocol.messages.embeddings import EmbedOrder, EmbedResult
+from protocol.messages.logprobs import FrameLogProbs
 from protocol.messages.results import Commit, Enlist, LaneResult, RegistryEntry, Reveal, SessionClose, Withdraw
 from protocol.messages.sessions import Assignment, Bid, RouterTerm, SessionOpen
 from protocol.messages.tasks import Ack, Frame, SegmentHead, TaskOrder
@@ -78,6 +80,9 @@ def typed_examples() -> list[TypedStruct]:
         Frame(fill(0xE0, 32), 64, fill(0xF0, 32), True),
         Ack(session, 7, 255, generation, fill(0xF2, 32), 2**32, fill(0xF1, 32)),
         RouterTerm(session, router, 4),
+        FrameLogProbs(fill(0xE0, 32), 64, fill(0xF3, 32)),
+        EmbedOrder(session, 2, fill(0x14, 32)),
+        EmbedResult(fill(0x24, 32), generation, miner, model, 21, fill(0x34, 32)),
         *_committee_examples(),
         *_result_examples(),
     ]

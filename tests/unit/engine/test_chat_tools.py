@@ -87,7 +87,7 @@ def test_a_name_that_a_template_would_make_a_control_token_of_is_none() -> None:
         ("[]", "", "", "at least one"),
         ("[1]", "", "", "list of objects"),
         ('[{"type": "function"}]', "", "", "must have a name"),
-        ("[" * 50_000, "", "", "no JSON"),
+        ("[" * 50_000, "", "", "nested deeper"),
         ('[{"a": ' + "[" * 40 + "]" * 40 + "}]", "", "", "nested deeper"),
         ("", "[{}]", "", "name its function"),
         ("", called("f", {}, "a b"), "", "id of a call"),
