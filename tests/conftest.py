@@ -6,6 +6,8 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
+from p2pnode.recursion import bound_recursion
+
 # No deadline: a machine that is busy elsewhere is no failing property. And some messages are large.
 _UNCHECKED = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("p2pnode", deadline=None, suppress_health_check=_UNCHECKED)
@@ -30,6 +32,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_runtest_setup() -> None:
+    """Nested calls are bounded as in a node: libraries that other tests import raise the bound for all."""
+    bound_recursion()
 
 
 def pytest_unconfigure() -> None:
