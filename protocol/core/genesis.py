@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 
 import msgspec
 
@@ -49,7 +50,7 @@ class Contracts:
 CONTRACTS = tuple(item.name for item in fields(Contracts) if item.name != "start_block")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Genesis:
     """What all nodes of a network agree on before they meet."""
 
@@ -105,6 +106,11 @@ class Genesis:
 
     def to_json(self) -> str:
         """The genesis file: canonical JSON, sorted keys, one trailing newline."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        # Kept, as the domain is: they are asked for with every answer and every frame.
         content = {
             "format": FORMAT,
             "name": self.name,
@@ -120,11 +126,15 @@ class Genesis:
 
     def network_id(self) -> NetworkId:
         """sha256 of the genesis file."""
-        return NetworkId(hashlib.sha256(self.to_json().encode()).digest())
+        return self._domain.network_id
 
     def domain(self) -> Domain:
         """The signing domain of this network."""
-        return Domain(self.network_id(), self.chain_id)
+        return self._domain
+
+    @cached_property
+    def _domain(self) -> Domain:
+        return Domain(NetworkId(hashlib.sha256(self._text.encode()).digest()), self.chain_id)
 
     def topic(self, name: str) -> str:
         """The full name of a gossip topic, e.g. ``/p2pnode/1a2b3c4d/nodes/1``."""

@@ -40,6 +40,13 @@ def test_the_id_does_not_hang_on_how_the_file_is_written() -> None:
 
 
 @pytest.mark.spec("SIGN-DOMAIN.1")
+def test_what_is_asked_for_with_every_frame_is_made_once() -> None:
+    genesis = Genesis("a")
+    assert genesis.to_json() is genesis.to_json()
+    assert genesis.domain() is genesis.domain()
+    assert genesis.network_id() is genesis.network_id()
+
+
 def test_networks_that_differ_in_anything_differ_in_id_and_topic() -> None:
     others = [Genesis("other"), Genesis("test", 1)]
     others += [Genesis("test", committee=members) for members in (MEMBERS[:4], MEMBERS[3::-1], MEMBERS[:7])]
