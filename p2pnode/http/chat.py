@@ -54,6 +54,7 @@ class Chat:
         """The answer as events. Raises RequestFailed, ApiError."""
         streamed = [_Streamed(self, stream, index) for index in range(len(self._asked.wishes))]
         overs: list[Over] = []
+        last: list[dict[str, Any]] = []
         async with asking(self._service, self._request, self._asked.wishes) as events:
             async for event in events:
                 match event:
@@ -61,12 +62,14 @@ class Chat:
                         await streamed[event.choice].say(event.text, event.logprobs)
                     case Over():
                         overs.append(event)
-                        await streamed[event.choice].end(event)
+                        last = streamed[event.choice].end(event)
+                        if len(overs) < len(streamed):
+                            await stream.event(*last)
                     case Failed():
                         raise event.error
         if self._body.stream_options and self._body.stream_options.include_usage:
-            await stream.event({**self.chunk_head, "choices": [], "usage": answers.usage(overs, len(overs))})
-        await stream.done()
+            last.append({**self.chunk_head, "choices": [], "usage": answers.usage(overs, len(overs))})
+        await stream.done(*last)
 
     async def whole(self) -> tuple[Any, Mapping[str, str]]:
         """The answer as one body, and its headers. Raises RequestFailed, ApiError."""
@@ -125,30 +128,31 @@ class _Streamed:
 
     async def say(self, text: str, logprobs: Sequence[TokenLogprob]) -> None:
         """More of its text."""
-        told = self._reader.take(text) if text else ()
-        await self._tell(told, logprobs)
+        chunks = self._told(self._reader.take(text) if text else (), logprobs)
+        if chunks:
+            await self._stream.event(*chunks)
 
-    async def end(self, over: Over) -> None:
-        """Its end."""
-        await self._tell(self._reader.end(), ())
-        await self._begin()
+    def end(self, over: Over) -> list[dict[str, Any]]:
+        """The chunks of its end."""
+        rest = self._told(self._reader.end(), ())
         last = self._chunk({}, finish=finish_of(over, called=self._called))
-        await self._stream.event({**last, "p2pnode": answers.provenance(over)})
+        return [*self._beginning(), *rest, {**last, "p2pnode": answers.provenance(over)}]
 
-    async def _tell(self, told: Sequence[Told], logprobs: Sequence[TokenLogprob]) -> None:
+    def _told(self, told: Sequence[Told], logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
         if not told and not logprobs:
-            return
-        await self._begin()
+            return []
         deltas = [answers.delta(each) for each in told] or [{"content": ""}]
         self._called = self._called or any(isinstance(each, CallBegun) for each in told)
-        for place, delta in enumerate(deltas):
-            await self._stream.event(self._chunk(delta, () if place else logprobs))
+        chunks = [self._chunk(delta, () if place else logprobs) for place, delta in enumerate(deltas)]
+        return [*self._beginning(), *chunks]
 
-    async def _begin(self) -> None:
-        if not self._begun:
-            self._begun = True
-            self._stream.headers = self._chat.headers
-            await self._stream.event(self._chunk({"role": "assistant", "content": ""}))
+    def _beginning(self) -> list[dict[str, Any]]:
+        """What comes before the first chunk, and only there."""
+        if self._begun:
+            return []
+        self._begun = True
+        self._stream.headers = self._chat.headers
+        return [self._chunk({"role": "assistant", "content": ""})]
 
     def _chunk(
         self, delta: dict[str, Any], logprobs: Sequence[TokenLogprob] = (), finish: str | None = None

@@ -102,22 +102,26 @@ class Completion:
         """The answers as events. Raises RequestFailed, ApiError."""
         head = {**self._head, "usage": None} if self._usage else self._head
         overs: list[Over] = []
+        last: list[dict[str, Any]] = []
         async with asking(self._service, self._request, self._wishes) as events:
             async for event in events:
-                stream.headers = answers.headers(self._request)
+                if not self._said:
+                    stream.headers = answers.headers(self._request)
                 match event:
                     case Said():
                         await stream.event({**head, "choices": [self._part(event)]})
                     case Over():
                         overs.append(event)
                         text = "" if event.choice in self._said else self._echo(event.choice)
-                        last = self._choice(event.choice, text, (), answers.FINISH[event.reason])
-                        await stream.event({**head, "choices": [last], "p2pnode": answers.provenance(event)})
+                        end = self._choice(event.choice, text, (), answers.FINISH[event.reason])
+                        last = [{**head, "choices": [end], "p2pnode": answers.provenance(event)}]
+                        if len(overs) < len(self._wishes):
+                            await stream.event(*last)
                     case Failed():
                         raise event.error
         if self._usage:
-            await stream.event({**head, "choices": [], "usage": answers.usage(overs, self._n)})
-        await stream.done()
+            last.append({**head, "choices": [], "usage": answers.usage(overs, self._n)})
+        await stream.done(*last)
 
     async def whole(self) -> tuple[Any, Mapping[str, str]]:
         """The answers as one body, and its headers. Raises RequestFailed, ApiError."""

@@ -102,8 +102,7 @@ class Levels:
             if not heard or self._over():
                 break
             heard = await answer.changed()
-        await stream.event({"receipt": self._receipt, "level": answer.level, "last": True, "against": answer.against})
-        await stream.done()
+        await stream.done({"receipt": self._receipt, "level": answer.level, "last": True, "against": answer.against})
 
     def _over(self) -> bool:
         answer = self._answer

@@ -30,11 +30,11 @@ class Events(Protocol):
     headers: dict[str, str]
     """To go out with the first event."""
 
-    async def event(self, value: Any) -> None:
-        """One event."""
+    async def event(self, *values: Any) -> None:
+        """Some events, which go out together."""
 
-    async def done(self) -> None:
-        """The end of a stream that has said all."""
+    async def done(self, *values: Any) -> None:
+        """The last events, and the end of a stream that has said all."""
 
 
 class Stream:
@@ -49,18 +49,18 @@ class Stream:
         self._sending = trio.Lock()
         self._sent = trio.current_time()
 
-    async def event(self, value: Any) -> None:
-        """One event."""
-        await self._write(b"data: " + encode(value) + b"\n\n")
+    async def event(self, *values: Any) -> None:
+        """Some events, which go out together: a write costs more than what is written."""
+        await self._write(b"".join(map(_event, values)))
 
-    async def done(self) -> None:
-        """The end of a stream that has said all."""
-        await self._write(DONE, last=True)
+    async def done(self, *values: Any) -> None:
+        """The last events, and the end of a stream that has said all."""
+        await self._write(b"".join(map(_event, values)) + DONE, last=True)
 
     async def fail(self, error: ApiError) -> None:
         """The end of a stream that has not: a status, if none was told yet, else an error event and no [DONE]."""
         if self.started:
-            await self._write(b"data: " + encode(error.body()) + b"\n\n", last=True)
+            await self._write(_event(error.body()), last=True)
             return
         self.started = True
         await _send_whole(self._send, error.status, {**self.headers, **error.headers()}, encode(error.body()))
@@ -135,6 +135,10 @@ async def until_gone(
                 nursery.start_soon(each)
             await run()
             nursery.cancel_scope.cancel()
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + encode(value) + b"\n\n"
 
 
 async def _gone(receive: Receive, scope: trio.CancelScope) -> None:

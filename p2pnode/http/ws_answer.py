@@ -24,8 +24,18 @@ class _Written:
         """Of each answer that has ended, by its choice."""
         self._journal = journal
 
-    async def event(self, value: Mapping[str, Any]) -> None:
-        """A chunk, as it goes out over HTTP."""
+    async def event(self, *values: Mapping[str, Any]) -> None:
+        """Chunks, as they go out over HTTP."""
+        for value in values:
+            self._add(value)
+
+    async def done(self, *values: Mapping[str, Any]) -> None:
+        """The last chunks, and the end of an answer that is whole."""
+        for value in values:
+            self._add(value)
+        self._journal.end("done", cancelled=False)
+
+    def _add(self, value: Mapping[str, Any]) -> None:
         if not value["choices"]:
             self._journal.add("usage", usage=value["usage"])
             return
@@ -33,10 +43,6 @@ class _Written:
         self._journal.add("token", choices=value["choices"], **told)
         if told:
             self.receipts[value["choices"][0]["index"]] = value["p2pnode"]["receipt"]
-
-    async def done(self) -> None:
-        """The end of an answer that is whole."""
-        self._journal.end("done", cancelled=False)
 
 
 async def answer(

@@ -28,10 +28,11 @@ class Heard:
         self.events: list[dict[str, Any]] = []
         self.over = False
 
-    async def event(self, value: dict[str, Any]) -> None:
-        self.events.append(value)
+    async def event(self, *values: dict[str, Any]) -> None:
+        self.events += values
 
-    async def done(self) -> None:
+    async def done(self, *values: dict[str, Any]) -> None:
+        self.events += values
         self.over = True
 
     @property

@@ -101,6 +101,21 @@ async def test_a_stream_has_role_words_end_usage_and_done(server: Server) -> Non
     assert {each["id"] for each in (first, one, two, last, usage)} == {first["id"]}
 
 
+async def test_what_is_known_together_goes_out_together(autojump_clock: MockClock) -> None:
+    """Each write costs a stream more than what is written."""
+    net = NetAtHand()
+    async with open_service(net, Terms()) as service:
+        server, client = Server(net, service), Client()
+        async with trio.open_nursery() as nursery:
+            ask = {"model": MODEL, "messages": [USER], "stream": True, "stream_options": {"include_usage": True}}
+            nursery.start_soon(lambda: client.post(server.app, "/v1/chat/completions", **ask))
+            says("in", " a")(await net.order(0))
+    _, *writes = client.got
+    assert [message["body"].count(b"data: ") for message in writes] == [2, 1, 3]
+    assert b'"role"' in writes[0]["body"] and b'"in"' in writes[0]["body"]
+    assert b'"usage":{' in writes[2]["body"] and writes[2]["body"].endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_call_is_streamed_as_calls_are(server: Server) -> None:
     words = ('{"name": "place_of", ', '"arguments": {"animal": ', '"bear"}', "}")
     response = await server.chat(says(*words), stream=True, tools=TOOLS, tool_choice="required")
