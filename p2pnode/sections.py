@@ -237,7 +237,9 @@ class HttpSection:
     )
     requests_minute: int = field(
         default=600,
-        metadata=setting(number(0, 1_000_000), "Requests a minute of one key, or address without keys. 0: no limit."),
+        metadata=setting(
+            number(0, 1_000_000), "Requests a minute of one key, or of another machine without one. 0: no limit."
+        ),
     )
     tokens_minute: int = field(
         default=0,

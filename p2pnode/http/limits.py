@@ -8,6 +8,7 @@ route takes its tokens with :meth:`Caller.taking` before it orders, and says aft
         taken.used(prompt_tokens=17, completion_tokens=64, wei=64 * price)
 """
 
+import ipaddress
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,8 @@ class Limits:
         self.terms = terms
         self.running = 0
         """Requests of all that run now."""
+        # All programs of this machine have one address: counted as one caller they would keep each other out.
+        self._here = replace(terms, requests_minute=0)
         self._clock = clock
         self._path = None if folder is None else folder / USAGE_FILE
         self._callers: OrderedDict[str, Caller] = OrderedDict()
@@ -188,11 +191,12 @@ class Limits:
         return len(self._callers)
 
     def caller(self, key: ApiKey | None, address: str) -> Caller:
-        """Who asks, by the key or else the address."""
+        """Who asks, by the key or else the address. Without a key, this machine's own requests are not counted."""
         name = _network(address) if key is None else key.id
         caller = self._callers.get(name)
         if caller is None:
-            caller = self._callers[name] = Caller(name, key, self.terms, self._clock)
+            terms = self._here if key is None and _is_here(address) else self.terms
+            caller = self._callers[name] = Caller(name, key, terms, self._clock)
             if key is not None:
                 caller.usage = self._totals.setdefault(key.id, Usage())
         elif caller.key != key:
@@ -254,6 +258,13 @@ def _network(address: str) -> str:
     if ":" not in address:
         return f"address {address}"
     return f"address {':'.join(address.split(':')[:4])}"
+
+
+def _is_here(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 NOBODY = Caller("", None, LimitTerms(0, 0, 1 << 30), time.monotonic)

@@ -6,7 +6,6 @@ HTTP server itself. In between are, other than with rivals, a miner of its own p
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -25,9 +24,7 @@ async def open_own_http(net: Testnet, client: LineProcess) -> AsyncIterator[list
     """Both, of a testnet whose plan has ``http``; ``client`` measures."""
     model = net.plan.model
     router, *miners = (psutil.Process(child.process.pid) for child in net.children)
-    config = net.plan.config
-    assert config is not None
-    gateway = ("gateway", "--router", net.address, "--listen", "127.0.0.1:0", "--config", str(config), "--json")
+    gateway = ("gateway", "--router", net.address, "--listen", "127.0.0.1:0", "--json")
     async with open_line_process(NODE, *gateway) as process:
         told = await process.answer()
         own = psutil.Process(process.process.pid)
@@ -35,13 +32,6 @@ async def open_own_http(net: Testnet, client: LineProcess) -> AsyncIterator[list
             _server(client, net.http_urls, ROUTER, model, {"between": [router], "engine": miners}),
             _server(client, told["http"]["urls"], GATEWAY, model, {"between": [router, own], "engine": miners}),
         ]
-
-
-def unlimited(folder: Path) -> Path:
-    """A configuration without a limit on requests, since one client asks on behalf of all; ``folder`` holds it."""
-    config = folder / "config.toml"
-    config.write_text("[http]\nrequests_minute = 0\n", encoding="utf-8")
-    return config
 
 
 def _server(

@@ -15,7 +15,6 @@ import trio
 from p2pnode.testnet import TestnetPlan, open_testnet
 from p2pnode.transport.unwrap import unwrapped
 from tests.bench.path_contestants import Contestant, ContestantFailed, Network, cpu_s, family, memory_mib, open_clients
-from tests.bench.path_http import unlimited
 from tests.bench.path_streams import Plan
 from tests.bench.path_table import OURS, Round, Rounds
 
@@ -37,8 +36,8 @@ async def open_network(
     most = max(plan.streams)
     with tempfile.TemporaryDirectory() as folder:
         slots = -(-most * (len(ways) + 2 * http) // plan.miners) + 1
-        served = {"http": "127.0.0.1:0", "config": unlimited(Path(folder))} if http else {}
-        testnet_plan = TestnetPlan(Path(folder), miners=plan.miners, slots=slots, **served, **testnet)
+        listen = "127.0.0.1:0" if http else ""
+        testnet_plan = TestnetPlan(Path(folder), miners=plan.miners, slots=slots, http=listen, **testnet)
         async with open_testnet(testnet_plan) as net, open_clients(net.address, most) as clients:
             opening_s = await clients[0].order({"do": "open", "times": OPENINGS})
             for client in clients:

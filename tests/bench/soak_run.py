@@ -15,7 +15,6 @@ import trio
 from p2pnode.testnet import TestnetPlan
 from p2pnode.transport.unwrap import unwrapped
 from tests.bench.chaos_faults import ChaosNet, open_chaos_net
-from tests.bench.path_http import unlimited
 from tests.bench.soak_load import Client, Ending
 
 SLOTS = 4
@@ -102,10 +101,7 @@ class Report:
 
 async def soak(plan: SoakPlan, report_progress: Callable[[str], None]) -> Report:
     """Run it to its end."""
-    config = await trio.to_thread.run_sync(unlimited, plan.folder)
-    testnet = TestnetPlan(
-        plan.folder, miners=plan.miners, oracles=plan.oracles, slots=SLOTS, http="127.0.0.1:0", config=config
-    )
+    testnet = TestnetPlan(plan.folder, miners=plan.miners, oracles=plan.oracles, slots=SLOTS, http="127.0.0.1:0")
     report = Report(plan.seconds, plan.miners * SLOTS // 2)
     async with open_chaos_net(testnet) as net:
         report_progress(f"{len(net.children)} processes are up, {net.http_urls[0]}")

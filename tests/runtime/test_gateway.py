@@ -64,7 +64,7 @@ class Net:
 @asynccontextmanager
 async def gateway_over(net: Net, folder: Path) -> AsyncIterator[Gateway]:
     routers = [node.addresses[0] for node, _ in net.routers]
-    async with open_gateway(GatewayPlan(routers, HttpSection(listen=ANY_PORT, requests_minute=0), folder)) as gateway:
+    async with open_gateway(GatewayPlan(routers, HttpSection(listen=ANY_PORT), folder)) as gateway:
         yield gateway
 
 

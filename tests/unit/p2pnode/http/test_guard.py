@@ -196,6 +196,18 @@ async def test_each_address_has_its_limits_and_a_network_of_ipv6_is_one(autojump
     assert (await call(guard, scope_of(client="2001:db8:1:2:3::"))).status == 429
 
 
+async def test_programs_of_this_machine_are_not_counted_where_no_keys_are_needed(tmp_path: Path) -> None:
+    guard = guarded(Route(), limits=LimitTerms(requests_minute=1))
+    for client in ("127.0.0.1", "127.0.0.1", "::1", "::1"):
+        assert (await call(guard, scope_of(client=client))).status == 200
+    secret, _ = add_key(tmp_path, ApiKey("anna", "", 0))
+    guard = guarded(Route(), keys=KeyFile(tmp_path), limits=LimitTerms(requests_minute=1))
+    statuses = [
+        (await call(guard, scope_of(client="127.0.0.1", authorization=f"Bearer {secret}"))).status for _ in "ab"
+    ]
+    assert statuses == [200, 429], "a key is counted wherever it comes from"
+
+
 @pytest.mark.parametrize(("limits", "status"), [(LimitTerms(at_once=1), 429), (LimitTerms(at_once_all=1), 503)])
 async def test_requests_at_once_are_bounded(limits: LimitTerms, status: int) -> None:
     route = Route()
