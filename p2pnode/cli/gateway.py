@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from p2pnode.address import RouterAddress, parse_router_address
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import paint
+from p2pnode.cli.standing import keep_what_is_loaded, take_open_files
 from p2pnode.config import ConfigError, NodeConfig
 from p2pnode.telemetry.logs import set_up_logs
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     # On a terminal a line there says what goes on: only what is wrong comes between.
     level = "warning" if sys.stderr.isatty() else config.node.log_level
     set_up_logs(level, config.telemetry.log_format, name="gateway")
+    take_open_files()
     import trio
 
     trio.run(_serve, args, config, routers)
@@ -81,6 +83,7 @@ async def _serve(args: argparse.Namespace, config: NodeConfig, routers: list[Rou
                 line.draw(f"connecting to {_named(routers)} …")
                 async with open_gateway(plan) as gateway:
                     line.draw("")
+                    keep_what_is_loaded()
                     _announce(gateway, plan, args.json)
                     nursery.start_soon(line.follow, gateway)
                     await asked.wait()

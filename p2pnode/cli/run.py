@@ -1,23 +1,19 @@
 """``p2pnode run``: run a node until it is stopped."""
 
 import argparse
-import gc
 import json
 import logging
-import resource
 import signal
 import sys
 from typing import Any
 
 from p2pnode.cli.options import add_config_options, add_json_option, config_of
 from p2pnode.cli.output import paint
+from p2pnode.cli.standing import keep_what_is_loaded, take_open_files
 from p2pnode.config import NodeConfig
 from p2pnode.telemetry.logs import set_up_logs
 
 log = logging.getLogger(__name__)
-
-OPEN_FILES = 16_384
-"""Above what a node with the most connections and HTTP clients needs."""
 
 
 def configure(subparsers: Any) -> None:
@@ -52,19 +48,11 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(args, overrides)
     config.require_runnable()
     set_up_logs(config.node.log_level, config.telemetry.log_format, name=config.node.name)
-    _take_open_files()
+    take_open_files()
     import trio
 
     trio.run(_serve, config, args.json, args.as_child)
     return 0
-
-
-def _take_open_files() -> None:
-    """As many as this process may have: a shell gives 1,024, and a node with many connections needs more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
@@ -83,9 +71,7 @@ async def _serve(config: NodeConfig, as_json: bool, as_child: bool) -> None:
             if as_child:
                 nursery.start_soon(_stop_on_end_of_input, stop)
             async with open_node(config, progress=progress) as node:
-                # What the start left in memory stays: a full collection now takes microseconds, not 27 ms amid answers.
-                gc.collect()
-                gc.freeze()
+                keep_what_is_loaded()
                 _announce(node.status(), as_json)
                 started.set()
                 await asked.wait()
