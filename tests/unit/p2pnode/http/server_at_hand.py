@@ -17,6 +17,8 @@ from tests.unit.protocol.machines import OFFER
 
 MODEL = OFFER.manifest.name
 USER = {"role": "user", "content": "Where does a bear live?"}
+ANSWERED_S = 20.0
+"""A request that is not answered by then waits for somebody who does not come: one who orders what was answered."""
 TOOLS = [{"type": "function", "function": {"name": "place_of", "parameters": {"type": "object"}}}]
 
 
@@ -34,7 +36,8 @@ class Server:
         got: list[httpx.Response] = []
 
         async def post() -> None:
-            got.append(await self.http.post(path, json=body))
+            with trio.fail_after(ANSWERED_S):
+                got.append(await self.http.post(path, json=body))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(post)
