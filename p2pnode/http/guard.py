@@ -5,13 +5,11 @@ in the same words as everything else. What it lets through carries its ``caller`
 key, in the scope's state, and a body that is there as a whole.
 """
 
-import re
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import numpy as np
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +17,7 @@ from p2pnode.http.context import RequestIds
 from p2pnode.http.errors import ApiError
 from p2pnode.http.keys import ApiKeyError, KeyFile
 from p2pnode.http.limits import Caller, Limits
+from p2pnode.http.nesting import NESTING_MAX, too_deep
 
 OPEN_PATHS = frozenset(("/health", "/ready", "/openapi.json"))
 """Need no key, and are not counted: they say nothing of anybody."""
@@ -27,15 +26,8 @@ BODIES_BYTES_MAX = 64 << 20
 """Of all requests that are being read or answered."""
 DRAIN_S = 2.0
 """So long the rest of a refused body is read, or its sender would not see why."""
-NESTING_MAX = 128
-"""Of a JSON body: a schema of a tool's arguments in a list of tools stays far below."""
 SUBPROTOCOL_KEY = "openai-insecure-api-key."
 """How a browser, which can set no header on a WebSocket, names its key: as OpenAI's own clients do."""
-
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""One that is not closed goes on to the end: so no text takes more than one look at each byte."""
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +180,7 @@ class _Body:
 
     def check_nesting(self) -> None:
         """JSON that is nested too deeply is not even parsed. Raises ApiError."""
-        if self._bytes.count(b"[") + self._bytes.count(b"{") <= NESTING_MAX:
-            return
-        steps = _STRINGS.sub(b"", self._bytes).translate(_STEPS, _NO_BRACKETS)
-        if np.frombuffer(steps, np.int8).cumsum(dtype=np.int32).max(initial=0) > NESTING_MAX:
+        if too_deep(self._bytes):
             raise ApiError(400, f"the body is nested more than {NESTING_MAX} deep", code="too_deep")
 
     def replayed(self, receive: Receive) -> Receive:

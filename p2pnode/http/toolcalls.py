@@ -13,6 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from protocol.session.schema import grammar_of
+from protocol.session.schema_strings import SchemaError
+
 HERMES, HERMES_END = "<tool_call>", "</tool_call>"
 LEADS = ("[TOOL_CALLS]", "<|python_tag|>")
 """Mistral's and Llama's; most tokenisers show nothing of them."""
@@ -181,20 +184,57 @@ def new_call_id() -> str:
 
 
 def forced_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What an answer that has to call one of these holds to."""
+    """What an answer that has to call one of these holds to. Parameters that nobody can hold to while writing are any
+    object where the function is not ``strict``: then OpenAI leaves it to the application to check them, too."""
+    several = len(functions) > 1
     each = [
         {
             "type": "object",
             "properties": {
                 "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
+                "arguments": _parameters(function, f"#/anyOf/{place}" if several else "#"),
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for function in functions
+        for place, function in enumerate(functions)
     ]
-    return each[0] if len(each) == 1 else {"anyOf": each}
+    return {"anyOf": each} if several else each[0]
+
+
+def _parameters(function: Mapping[str, Any], at: str) -> Any:
+    """The schema of a function's arguments, as it stands within another; ``at``: where the function stands."""
+    parameters = function.get("parameters") or {"type": "object"}
+    if not function.get("strict"):
+        try:
+            grammar_of(json.dumps(parameters))
+        except SchemaError:
+            return {"type": "object"}
+    return _moved(parameters, f"{at}/properties/arguments")
+
+
+def _moved(schema: Any, to: str, *, named: bool = False) -> Any:
+    """The same with all references into itself pointing to where it stands now. ``named``: by names of their own, it
+    holds schemas."""
+    if isinstance(schema, list):
+        return [_moved(part, to) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {}
+    for key, part in schema.items():
+        if not named and key == "$ref" and isinstance(part, str) and part.startswith("#"):
+            moved[key] = to + part.removeprefix("#")
+        elif not named and key in _VALUES:
+            moved[key] = part
+        else:
+            moved[key] = _moved(part, to, named=not named and key in _NAMED)
+    return moved
+
+
+_VALUES = frozenset(("const", "enum", "default", "examples"))
+"""What stands under these is no schema."""
+_NAMED = frozenset(("properties", "$defs", "definitions"))
+"""What stands under these are schemas by their names."""
 
 
 def _words(text: str) -> list[Told]:

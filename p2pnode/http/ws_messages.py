@@ -6,6 +6,7 @@ import msgspec
 from pydantic import ValidationError
 
 from p2pnode.http.errors import invalid, of_validation
+from p2pnode.http.nesting import NESTING_MAX, too_deep
 from p2pnode.http.requests import ChatRequest
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -46,6 +47,8 @@ _decoder: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 def decoded(text: str) -> Said:
     """Raises ApiError."""
+    if too_deep(text.encode("utf-8", "replace")):
+        raise invalid(f"the message is nested more than {NESTING_MAX} deep", None, "too_deep")
     try:
         return _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:

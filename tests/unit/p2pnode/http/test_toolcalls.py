@@ -18,6 +18,8 @@ from p2pnode.http.toolcalls import (
     WordsReader,
     forced_schema,
 )
+from protocol.session.schema import grammar_of
+from protocol.session.schema_strings import SchemaError
 
 NAMES = ("place_of", "weather")
 BEAR = '{"animal": "bear", "of": [1, {"b": "}"}]}'
@@ -143,6 +145,36 @@ def test_the_schema_of_a_call_names_each_function_and_its_parameters() -> None:
     several = forced_schema([place, {"name": "weather"}])
     assert [each["properties"]["name"]["const"] for each in several["anyOf"]] == ["place_of", "weather"]
     assert several["anyOf"][1]["properties"]["arguments"] == {"type": "object"}
+
+
+PLACE = {
+    "$defs": {
+        "Place": {"type": "object", "properties": {"default": {"$ref": "#/$defs/Name"}}},
+        "Name": {"enum": ["wood"]},
+    },
+    "type": "object",
+    "properties": {"at": {"$ref": "#/$defs/Place"}, "$ref": {"const": {"$ref": "#"}}},
+    "required": ["at", "$ref"],
+}
+"""As a library writes the parameters of a function whose arguments have types of their own."""
+
+
+@pytest.mark.parametrize("functions", [1, 2])
+def test_references_of_parameters_hold_within_the_schema_of_the_call(functions: int) -> None:
+    made = forced_schema([{"name": f"f{number}", "parameters": PLACE, "strict": True} for number in range(functions)])
+    grammar = grammar_of(json.dumps(made))
+    assert grammar.count(r'"\"wood\""') == functions
+    last = (made["anyOf"][1] if functions == 2 else made)["properties"]["arguments"]
+    assert last["properties"]["$ref"] == {"const": {"$ref": "#"}}, "a value is left as it is"
+
+
+def test_parameters_that_cannot_be_held_to_are_any_object_unless_they_are_strict() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 2}}}
+    loose = forced_schema([{"name": "a", "parameters": parameters}])
+    assert loose["properties"]["arguments"] == {"type": "object"}
+    strict = forced_schema([{"name": "a", "parameters": parameters, "strict": True}])
+    with pytest.raises(SchemaError, match="multipleOf"):
+        grammar_of(json.dumps(strict))
 
 
 @given(st.text(alphabet='{}[]"<>tool_call/ \n:,name', max_size=80), st.lists(st.integers(0, 80), max_size=6))
