@@ -7,7 +7,7 @@ peer, and for all of them together.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 
 import trio
@@ -67,12 +67,16 @@ class _Outbox:
 
 
 class Channels:
-    """All channels of one machine. ``dispatch`` hands the machine what happens on them."""
+    """All channels of one machine. ``dispatch`` hands the machine what happens on them; ``keep_up`` waits until it may
+    be handed more of what peers send."""
 
-    def __init__(self, transport: Transport, nursery: trio.Nursery, dispatch: Dispatch) -> None:
+    def __init__(
+        self, transport: Transport, nursery: trio.Nursery, dispatch: Dispatch, keep_up: Callable[[], Awaitable[None]]
+    ) -> None:
         self._transport = transport
         self._nursery = nursery
         self._dispatch = dispatch
+        self._keep_up = keep_up
         self._outboxes: dict[Channel, _Outbox] = {}
         self._numbers = count(1)
         self._dropped = 0
@@ -216,6 +220,7 @@ class Channels:
                 outbox.dead = True
                 self._lost(channel, outbox, str(error))
                 return
+            await self._keep_up()
             if not outbox.closing:
                 self._dispatch(Received(channel, message))
 

@@ -14,6 +14,7 @@ from typing import Protocol, assert_never
 
 import trio
 
+from p2pnode.backlog import Backlog
 from p2pnode.channels import Channels
 from p2pnode.clock import Clock
 from p2pnode.telemetry.log_record import fields
@@ -97,7 +98,8 @@ class Driver:
         self._records = records
         self._genesis = genesis
         self._nursery = nursery
-        self._channels = Channels(transport, nursery, self.dispatch)
+        self._backlog = Backlog()
+        self._channels = Channels(transport, nursery, self.dispatch, self._backlog.keep_up)
         self._events: deque[object] = deque()
         self._handling = False
         self._held: dict[Key, deque[object]] = {}
@@ -168,6 +170,7 @@ class Driver:
             if len(held) >= HELD_EFFECTS_MAX:
                 raise RuntimeError("the disk does not keep up: too many effects wait for one Persist")
             held.append(effect)
+            self._backlog.waits(key, len(held))
         elif isinstance(effect, Persist):
             self._held[effect.key] = deque()
             self._nursery.start_soon(self._persist, effect)
@@ -182,9 +185,11 @@ class Driver:
         while waiting:
             effects = list(waiting)
             waiting.clear()
+            self._backlog.taken_up(effect.key)
             failure = await self._made_durable([each for each in effects if isinstance(each, Persist)])
             if failure is not None:
                 del self._held[effect.key]
+                self._backlog.taken_up(effect.key)
                 self.dispatch(PersistFailed(effect.key, failure))
                 return
             for each in effects:
@@ -276,6 +281,7 @@ class Driver:
 
     async def _run_topic(self, topic: str, channel: trio.MemoryReceiveChannel[Gossip], check: CheckGossip) -> None:
         async for item in channel:
+            await self._backlog.keep_up()
             checked = check(item.origin, item.data)
             if checked.message is not None and checked.envelope is not None:
                 self.dispatch(GossipReceived(topic, item.origin, checked.message, checked.envelope))

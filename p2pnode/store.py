@@ -9,15 +9,21 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from p2pnode.sqlite_file import Batch, GroupCommit, LockHeld, Trouble, take_lock, trouble_of
 from protocol.core.errors import P2PNodeError
+
+T = TypeVar("T")
 
 DATABASE = "node.db"
 LOCK = "lock"
 KEY_BYTES_MAX = 1024
 VALUE_BYTES_MAX = 16 << 20
 
+_ROWS_AT_ONCE = 500
+"""In one statement. After each this thread waits for the interpreter, up to 5 ms where the node has much to do: row by
+row, what waits for a busy node's disk would take seconds, and more would wait the next time."""
 _FORMAT = 1
 _APPLICATION_ID = 0x70327031  # "p2p1": SQLite keeps it in the file's header, so that `file` and we know what it is
 
@@ -88,14 +94,16 @@ class NodeStore:
             raise _named(error, self._path) from error
 
     def _write(self, batches: Sequence[Batch[Sequence[Record]]]) -> None:
+        latest = {key: value for batch in batches for key, value in batch.item}
+        gone = [key for key, value in latest.items() if value is None]
+        kept = [(key, value) for key, value in latest.items() if value is not None]
         with self._writer:  # commits, or rolls back on an exception
             self._writer.execute("BEGIN IMMEDIATE")
-            for batch in batches:
-                for key, value in batch.item:
-                    if value is None:
-                        self._writer.execute("DELETE FROM records WHERE key = ?", (key,))
-                    else:
-                        self._writer.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (key, value))
+            for keys in _chunks(gone):
+                self._writer.execute(f"DELETE FROM records WHERE key IN ({','.join('?' * len(keys))})", keys)
+            for rows in _chunks(kept):
+                values = [part for row in rows for part in row]
+                self._writer.execute(f"INSERT OR REPLACE INTO records VALUES {','.join(['(?,?)'] * len(rows))}", values)
 
 
 @contextmanager
@@ -165,6 +173,10 @@ def _connections(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Conne
         # log is read at the next start.
         for connection in reversed(opened):
             connection.close()
+
+
+def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (rows[at : at + _ROWS_AT_ONCE] for at in range(0, len(rows), _ROWS_AT_ONCE))
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -54,6 +54,8 @@ class Signer:
         self._from_epoch = 0
         self._slots: dict[tuple[int, int, StatementKind], Statement] = {}
         self._batches: dict[tuple[int, int], tuple[Digest, Signature]] = {}
+        self._last: dict[int, int] = {}
+        """Of each home epoch the number of the last batch: asked for with every event, of thousands."""
         for name, value in (records or {}).items():
             self._load(name, value)
 
@@ -103,12 +105,12 @@ class Signer:
         batch = Batch(home_epoch, self.me, number, previous, keccak(content))
         digest = typed_digest(self._domain, batch)
         signature = self._sign(digest)
-        self._batches[home_epoch, number] = (digest, signature)
+        self._put_batch(home_epoch, number, digest, signature)
         return SignedBatch(batch, signature, content), ((batch_key(home_epoch, number), digest + signature),)
 
     def last_batch(self, home_epoch: int) -> int:
         """The number of the last batch; 0 before the first."""
-        return max((number for epoch, number in self._batches if epoch == home_epoch), default=0)
+        return self._last.get(home_epoch, 0)
 
     def lacks_batch(self, batch: Batch) -> bool:
         """Whether a valid batch of this key is not in the log."""
@@ -119,6 +121,11 @@ class Signer:
         self._from_epoch = max(self._from_epoch, before_epoch)
         self._slots = {slot: statement for slot, statement in self._slots.items() if slot[0] >= before_epoch}
         self._batches = {name: signed for name, signed in self._batches.items() if name[0] >= before_epoch}
+        self._last = {epoch: number for epoch, number in self._last.items() if epoch >= before_epoch}
+
+    def _put_batch(self, home_epoch: int, number: int, digest: Digest, signature: Signature) -> None:
+        self._batches[home_epoch, number] = (digest, signature)
+        self._last[home_epoch] = max(number, self.last_batch(home_epoch))
 
     def _remembers(self, epoch: int) -> bool:
         """Whether what is not here of an epoch shows a loss: not if it was forgotten, nor if the loss is known. Or
@@ -133,8 +140,8 @@ class Signer:
         elif name.startswith(SILENCE):
             self.silent_before_epoch = max(self.silent_before_epoch, int.from_bytes(name[-8:], "big"))
         elif name.startswith(BATCH):
-            numbered = (int.from_bytes(name[-16:-8], "big"), int.from_bytes(name[-8:], "big"))
-            self._batches[numbered] = (Digest(value[:32]), Signature(value[32:]))
+            home_epoch, number = int.from_bytes(name[-16:-8], "big"), int.from_bytes(name[-8:], "big")
+            self._put_batch(home_epoch, number, Digest(value[:32]), Signature(value[32:]))
 
 
 def statement_key(kind: StatementKind, epoch: int, height: int) -> bytes:

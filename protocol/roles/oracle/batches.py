@@ -25,7 +25,7 @@ class Batches:
         self._kept = kept
         self._outbox = outbox
         self._last_ms = 0
-        """When the last one was signed."""
+        """When one was signed last, or could not be."""
         self._next_ms: int | None = None
         self._stopped = False
 
@@ -53,13 +53,15 @@ class Batches:
         if now_ms < after_ms:
             return None
         latest = max((home for home, members in final.homes.items() if self._signer.me in members), default=epoch)
+        self._last_ms = now_ms
         draft = self._outbox.draft(view, latest, lambda home: self.refusal(home, b"", final) is None, now_ms)
         made = None if draft is None else self.sign(draft.home_epoch, draft.content)
         if draft is None or made is None:
-            # Nothing may be signed now, or what was due is of no use yet: any event is a reason to look again.
+            # Nothing may be signed now, or what was due is of no use yet: any event is a reason to look again, but no
+            # sooner than for the next batch. Looking at each event is what an oracle cannot afford that is behind.
             self._next_ms = now_ms + self._params.resend_interval_ms
             return None
-        self._last_ms, self._next_ms = now_ms, now_ms + self._params.batch_interval_ms
+        self._next_ms = now_ms + self._params.batch_interval_ms
         self._outbox.signed(draft, now_ms)
         return made
 

@@ -67,7 +67,7 @@ async def wire(handler: Handler | None = None) -> AsyncIterator[Wire]:
             bob.handle("task", handler)
         await alice.connect(bob.addresses[0])
         events: list[object] = []
-        channels = Channels(alice, nursery, events.append)
+        channels = Channels(alice, nursery, events.append, trio.lowlevel.checkpoint)
         yield Wire(network, End(alice, channels, events), bob)
         nursery.cancel_scope.cancel()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
+from p2pnode.backlog import BACKLOG_MAX
 from p2pnode.clock import open_clock
 from p2pnode.driver import HELD_EFFECTS_MAX, Driver, open_driver
 from p2pnode.transport.memory import MemoryNetwork
@@ -31,6 +32,7 @@ from protocol.core.machine import (
     Persist,
     PersistFailed,
     Publish,
+    Received,
     Send,
 )
 from protocol.core.params import Params
@@ -236,6 +238,34 @@ async def test_a_disk_that_fails_or_hangs_ends_the_node(autojump_clock: trio.abc
         async with running(Disk()) as (driver, _, _):
             driver.dispatch([persist(b"a", b"a1")])
             driver.dispatch([Send(OUT, words(1), key=b"a")] * (HELD_EFFECTS_MAX + 1))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_node_whose_disk_is_behind_takes_nothing_from_peers_until_it_is_not(
+    autojump_clock: trio.abc.Clock, fails: bool
+) -> None:
+    class Slow(Disk):
+        async def persist(self, records: Sequence[tuple[bytes, bytes | None]]) -> None:
+            await super().persist(records)
+            if fails:
+                raise P2PNodeError("the disk is full")
+
+    disk = Slow()
+    async with running(disk) as (driver, script, ear):
+        stream = await ear.node.open_stream(ALICE.node, "task", timeout_ms=1_000)
+        driver.dispatch([Persist(b"a", ((b"a1", b""),), vital=False)])
+        await settle()
+        driver.dispatch([Send(OUT, words(1), key=b"a")] * BACKLOG_MAX)
+        await stream.send(encode(words(7)))
+        await settle()
+        assert not any(isinstance(event, Received) for event in script.events)
+        driver.dispatch([Send(OUT, words(2))])
+        await settle()
+        assert ear.heard == [2], "what needs no disk goes on"
+        disk.flush()
+        await settle()
+        assert [number_of(event.message) for event in script.events if isinstance(event, Received)] == [7]
+        assert len(ear.heard) == (1 if fails else 1 + BACKLOG_MAX)
 
 
 @pytest.mark.spec("MACHINE-PERSIST.1")

@@ -73,6 +73,14 @@ async def test_many_callers_share_a_commit_and_keep_their_order(
         assert store.load(b"last") == {b"last": b"2"}
 
 
+async def test_of_many_records_at_once_the_last_word_on_each_key_counts(tmp_path: Path) -> None:
+    rounds = [{b"%d" % number: value for number in range(1_200)} for value in (b"a", None, b"b")]
+    kept = {b"%d" % number: None for number in range(0, 1_200, 2)}
+    with open_store(tmp_path) as store:
+        await store.persist([record for each in (*rounds, kept) for record in each.items()])
+        assert store.load(b"") == {b"%d" % number: b"b" for number in sorted(range(1, 1_200, 2), key=str)}
+
+
 async def test_cancelling_one_caller_harms_no_other(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         async with trio.open_nursery() as nursery:

@@ -146,7 +146,7 @@ def test_any_message_of_any_kind_on_any_stream(spam: list[tuple[object, str, int
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(strategies.build(CommitteeNews), st.booleans()), max_size=6))
+@given(st.lists(st.tuples(strategies.build(CommitteeNews), st.booleans()), max_size=3))
 def test_whatever_comes_by_gossip(spam: list[tuple[CommitteeNews, bool]]) -> None:
     oracle = Oracle().started()
     for message, rightly in spam:
