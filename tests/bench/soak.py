@@ -2,11 +2,12 @@
 
 Real processes: a router that serves HTTP, three miners with the shipped model, four oracles that certify what they
 answer. Half as many clients as the miners have slots ask without a pause: streamed and whole answers, several choices,
-plain completions, embeddings, requests that make no sense, and clients that leave in the middle. Every so often a miner
-is killed, and started again half of that time later.
+plain completions, embeddings, requests that make no sense, clients that leave in the middle, and some that wait until
+the oracles have their answer in a block. Every so often a miner is killed, and started again half of that time later.
 
 Each request must end in exactly one way that a client can tell: [DONE], an error event, or a status with an error's
-body. The memory and the descriptors of all processes that live throughout must not grow with time.
+body. The memory and the descriptors of all processes that nobody kills must not grow with time, and none may end. At
+most a tenth of the answers that were followed may take more than two minutes to be final.
 """
 
 import argparse
@@ -37,6 +38,8 @@ def show(report: Report) -> None:
         print(f"  {line}")
     for line in report.grown():
         print(f"grown: {line}")
+    for name, line in report.ended.items():
+        print(f"ended: {name}: {line}")
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +58,7 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(report.as_json()))
     else:
         show(report)
-    return 1 if report.count(Ending.BROKEN) or report.grown() else 0
+    return 1 if report.count(Ending.BROKEN) or report.uncertain or report.grown() or report.ended else 0
 
 
 if __name__ == "__main__":

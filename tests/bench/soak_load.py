@@ -8,12 +8,15 @@ from random import Random
 from typing import Any
 
 import httpx
+import trio
 
 from tests.bench.http_stream import StreamBroken, StreamRefused, chat
 
 QUESTIONS = ("Where does a bear live?", "Tell me a story about a rabbit.", "Tell me a story.", "What does a cow eat?")
 TIMEOUT_S = 120.0
 """Of one read. Requests have their own deadline at the router, which comes before."""
+FINAL_S = 120.0
+"""For an answer to be in a block: a miner that is killed in between comes back within half a minute."""
 
 
 class Ending(StrEnum):
@@ -26,6 +29,9 @@ class Ending(StrEnum):
     """By a status and an error's body."""
     LEFT = "left"
     """By the client itself."""
+    FINAL = "answered and final"
+    """In a block of the oracles."""
+    UNCERTAIN = "answered, not final in time"
     BROKEN = "broken"
     """In no way that a client can tell from any other, or in two."""
 
@@ -33,7 +39,7 @@ class Ending(StrEnum):
 class Client:
     """One client, which asks one thing after the other."""
 
-    def __init__(self, http: httpx.AsyncClient, model: str, rng: Random) -> None:
+    def __init__(self, http: httpx.AsyncClient, model: str, rng: Random, *, certified: bool) -> None:
         self._http, self._model, self._rng = http, model, rng
         self._kinds: Mapping[str, Callable[[], Awaitable[Ending]]] = {
             "stream": self._stream,
@@ -43,11 +49,13 @@ class Client:
             "embedding": self._embedding,
             "nonsense": self._nonsense,
             "leaving": self._leaving,
+            "certain": self._certain,
         }
+        self._weights = (8, 3, 1, 1, 1, 1, 2, int(certified))
 
     async def ask(self) -> tuple[str, Ending, str]:
         """Something of some kind, streams most of the time: what, how it ended, and why if in no good way."""
-        kind = self._rng.choices(tuple(self._kinds), weights=(8, 3, 1, 1, 1, 1, 2))[0]
+        kind = self._rng.choices(tuple(self._kinds), weights=self._weights)[0]
         try:
             return kind, await self._kinds[kind](), ""
         except (httpx.HTTPError, json.JSONDecodeError, KeyError, OSError) as error:
@@ -97,6 +105,20 @@ class Client:
         )
         ending = await self._read_whole("chat/completions", self._rng.choice(bodies), "choices")
         return Ending.BROKEN if ending is Ending.ANSWERED else ending
+
+    async def _certain(self) -> Ending:
+        """An answer, followed until the oracles have it in a block."""
+        response = await self._http.post("chat/completions", json=self._chat(), timeout=TIMEOUT_S)
+        told = response.json()
+        if response.status_code != 200:
+            return Ending.REFUSED if told["error"]["message"] else Ending.BROKEN
+        with trio.move_on_after(FINAL_S):
+            path = f"receipts/{told['p2pnode']['receipt']}/levels"
+            async with self._http.stream("GET", path, timeout=TIMEOUT_S) as levels:
+                async for line in levels.aiter_lines():
+                    if line.startswith("data: {") and json.loads(line.removeprefix("data: "))["level"] == "finalized":
+                        return Ending.FINAL
+        return Ending.UNCERTAIN
 
     def _chat(self) -> dict[str, Any]:
         question = self._rng.choice(QUESTIONS)

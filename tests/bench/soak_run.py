@@ -13,6 +13,7 @@ import psutil
 import trio
 
 from p2pnode.testnet import TestnetPlan
+from p2pnode.testnet_child import last_line
 from p2pnode.transport.unwrap import unwrapped
 from tests.bench.chaos_faults import ChaosNet, open_chaos_net
 from tests.bench.soak_load import Client, Ending
@@ -21,6 +22,7 @@ SLOTS = 4
 SAMPLES = 200
 """Of what processes hold, over the whole time."""
 BROKEN_TOLD = 20
+UNCERTAIN_SHARE = 0.1
 GROWN_SHARE, GROWN_MIB, GROWN_FILES = 0.10, 12.0, 8.0
 """From the second quarter of the time to the last one: a process that keeps more than this grows."""
 
@@ -69,10 +71,17 @@ class Report:
     """By process; of those that are not killed."""
     broken: list[str] = field(default_factory=list)
     """What the first requests without an end met with."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Processes that were not killed, and ended all the same; what they said last."""
 
     def count(self, ending: Ending) -> int:
         """How many requests ended so."""
         return sum(endings[ending] for endings in self.endings.values())
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the oracles do not keep up."""
+        return self.count(Ending.UNCERTAIN) > UNCERTAIN_SHARE * self.count(Ending.FINAL)
 
     def grown(self) -> list[str]:
         """Processes that hold more and more."""
@@ -95,6 +104,8 @@ class Report:
             "endings": {kind: dict(endings) for kind, endings in self.endings.items()},
             "held": {name: [vars(part) for part in parts] for name, parts in quarters.items()},
             "broken": self.broken,
+            "ended": self.ended,
+            "uncertain": self.uncertain,
             "grown": self.grown(),
         }
 
@@ -119,7 +130,7 @@ async def _load(net: ChaosNet, plan: SoakPlan, report: Report) -> None:
 
     async def run(number: int) -> None:
         async with httpx.AsyncClient(base_url=f"{net.http_urls[0]}/v1/") as http:
-            client = Client(http, net.plan.model, Random(number))
+            client = Client(http, net.plan.model, Random(number), certified=plan.oracles > 0)
             while trio.current_time() < until:
                 kind, ending, why = await client.ask()
                 report.endings[kind][ending] += 1
@@ -145,11 +156,14 @@ async def _kill(net: ChaosNet, plan: SoakPlan, report: Report, report_progress: 
 
 
 async def _sample(net: ChaosNet, plan: SoakPlan, report: Report) -> None:
-    living = {child.name: psutil.Process(child.process.pid) for child in (net.router, *net.oracles)}
+    living = [(child, psutil.Process(child.process.pid)) for child in (net.router, *net.oracles)]
     while True:
-        for name, process in living.items():
+        for child, process in living:
+            if child.process.poll() is not None:
+                report.ended.setdefault(child.name, last_line(child.log))
+                continue
             with suppress(psutil.NoSuchProcess):
-                report.held[name].taken.append(Held(process.memory_info().rss / 2**20, process.num_fds()))
+                report.held[child.name].taken.append(Held(process.memory_info().rss / 2**20, process.num_fds()))
         await trio.sleep(plan.seconds / SAMPLES)
 
 
