@@ -1,12 +1,12 @@
 """The path bench's figures: from rounds to rows, from rows to verdicts, and as tables."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.bench.path_contestants import ROLES
-from tests.bench.path_streams import Carried
+from tests.bench.path_streams import Carried, StreamResult
 
 FIRST_TARGET_MS = {1: 3.0, 8: 6.0, 32: 15.0}
 TOKEN_TARGET_MS = {1: 0.3}
@@ -60,8 +60,10 @@ class Rounds:
             "floor": floor,
             "first_ms": first,
             "first_added_ms": {part: first[part] - first_floor[part] for part in first},
-            "token_added_ms": _pooled(mine, "token_s")["p50"] - _pooled(theirs, "token_s")["p50"],
+            "token_ms": (token := _pooled(mine, "token_s")),
+            "token_added_ms": token["p50"] - _pooled(theirs, "token_s")["p50"],
             "longest_gap_ms": _pooled(mine, "gap_s"),
+            "answers_s": _each_second(mine, lambda stream: len(stream.first_s)),
             "carried": carried(mine),
             "carried_ratio": carried(mine) / carried(theirs),
             "tokens_per_frame": tokens / sum(result.frames for result in results),
@@ -83,8 +85,13 @@ def _pooled(rounds: Sequence[Round], figure: str) -> dict[str, float]:
 
 
 def carried(rounds: Sequence[Round]) -> float:
-    """Tokens a second: each stream's own, added up; the median over repetitions."""
-    return statistics.median(sum(stream.tokens / stream.elapsed_s for stream in one.carried.results) for one in rounds)
+    """Tokens a second."""
+    return _each_second(rounds, lambda stream: stream.tokens)
+
+
+def _each_second(rounds: Sequence[Round], count: Callable[[StreamResult], int]) -> float:
+    """Each stream's own rate, added up; the median over repetitions."""
+    return statistics.median(sum(count(stream) / stream.elapsed_s for stream in one.carried.results) for one in rounds)
 
 
 def verdicts(figures: Mapping[str, Any]) -> list[Verdict]:
@@ -110,20 +117,20 @@ def verdicts(figures: Mapping[str, Any]) -> list[Verdict]:
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the times, then what they cost."""
     print(
-        f"{'streams':>7} {'':20} {'first token':>14} {'added':>13} {'added/token':>11} {'longest gap':>12}"
-        f" {'tokens/s':>8} {'ratio':>5} {'tokens/frame':>12} {'kB/1,000 tok':>12}"
+        f"{'streams':>7} {'':20} {'first token':>14} {'added':>13} {'a token':>10} {'added':>6} {'longest gap':>12}"
+        f" {'answers/s':>9} {'tokens/s':>8} {'ratio':>5} {'tokens/frame':>12} {'kB/1,000 tok':>12}"
     )
     for row in rows:
-        first, added, gap = (
+        first, added, token, gap = (
             f"{row[name]['p50']:.1f}/{row[name]['p99']:.1f}"
-            for name in ("first_ms", "first_added_ms", "longest_gap_ms")
+            for name in ("first_ms", "first_added_ms", "token_ms", "longest_gap_ms")
         )
-        wire = row["wire_bytes_per_1000_tokens"] / 1_000
+        wire, ratio = row["wire_bytes_per_1000_tokens"] / 1_000, row["carried_ratio"]
         is_floor = row["contestant"] == row["floor"]
         print(
             f"{row['streams']:7} {row['contestant']:20} {first:>14} {'' if is_floor else added:>13}"
-            f" {'' if is_floor else format(row['token_added_ms'], '.3f'):>11} {gap:>12}"
-            f" {row['carried']:8.0f} {row['carried_ratio']:5.2f} {row['tokens_per_frame']:12.2f}"
+            f" {token:>10} {'' if is_floor else format(row['token_added_ms'], '.3f'):>6} {gap:>12}"
+            f" {row['answers_s']:9.1f} {row['carried']:8.0f} {ratio:5.2f} {row['tokens_per_frame']:12.2f}"
             f" {format(wire, '.1f') if wire else '-':>12}"
         )
     parts = (*ROLES, "together")
