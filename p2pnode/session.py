@@ -213,6 +213,11 @@ class Session:
         del self._client.rising[handle]
         self._rising.pop(handle).settle()
 
+    async def decided(self, level: str = "finalized") -> None:
+        """Wait until each answer that came to its end is as certain as ``level``, or can not become so."""
+        for answer in [each for each in self._rising.values() if each.finish is not None]:
+            await answer.wait_for(level)
+
     def settle(self) -> None:
         """The session is closed: nothing more is heard of its answers."""
         for handle in list(self._rising):

@@ -3,7 +3,7 @@
 A session is served by one miner at a time. So that requests spread over all miners, each that runs has a session of its
 own: one that is free, or a new one, whichever is there first. A free one that nobody wants for a while is closed: it
 holds a slot of its miner. A conversation comes back to the session that holds its beginning in the miner's cache, if
-that is free.
+that is free. What its answers come to is heard of only as long as a session is open, so it stays a little.
 """
 
 import logging
@@ -28,6 +28,10 @@ CAPACITY = frozenset(("no_capacity", "queue_full", "rate_limited", "deadline_exc
 class Net(Protocol):
     """What of a light client sessions are opened at."""
 
+    @property
+    def certifies(self) -> bool:
+        """Whether answers get certified, as far as this client can check that."""
+
     def session(
         self, model: str | None = None, *, tokens: int = 512, timeout_ms: int = 0
     ) -> AbstractAsyncContextManager[Session]:
@@ -46,6 +50,10 @@ class PoolTerms:
     """A session that nobody wants for so long is closed."""
     orders_max: int = 900
     """In one session; the network's bound is a little higher."""
+    linger_s: float = 10.0
+    """So long one that is over stays for its last answers to become final."""
+    tokens_min: int = 512
+    """For so many an order the ledger reserves, however little the first one asks for: others will follow."""
     age_s: float = 3_000.0
     """Nothing is begun in a session that is older; it was opened for an hour."""
 
@@ -113,6 +121,8 @@ class Pool:
         self._terms = terms
         self._held: OrderedDict[int, Held] = OrderedDict()
         """By identity, the longest free first."""
+        self._lingering: list[trio.CancelScope] = []
+        """Of sessions that are over, the longest first."""
         self._opening: dict[str, int] = {}
         self._waiting: dict[str, deque[_Waiter]] = {}
 
@@ -195,7 +205,10 @@ class Pool:
             self._nursery.start_soon(self._run, waiters[-1].want)
 
     def _may_open(self) -> bool:
-        if len(self._held) + sum(self._opening.values()) < self._terms.sessions_max:
+        if len(self._held) + len(self._lingering) + sum(self._opening.values()) < self._terms.sessions_max:
+            return True
+        if self._lingering:
+            self._lingering.pop(0).cancel()
             return True
         # One of another model that nobody uses makes room.
         idle = next((held for held in self._held.values() if not held.busy), None)
@@ -207,7 +220,8 @@ class Pool:
         """A session, from its opening to its end."""
         model, counted = want.model, True
         try:
-            async with self._net.session(model, tokens=want.tokens, timeout_ms=want.timeout_ms) as session:
+            tokens = max(want.tokens, self._terms.tokens_min)
+            async with self._net.session(model, tokens=tokens, timeout_ms=want.timeout_ms) as session:
                 held = Held(model, session, trio.current_time())
                 self._opened(model)
                 counted = False
@@ -219,6 +233,9 @@ class Pool:
                     held.over = True
                     del self._held[id(held)]
                     self._open_more(model)
+                await self._linger(session)
+            # Its miner has a slot again.
+            self._open_more(model)
         except RequestFailed as error:
             if counted:
                 self._opened(model)
@@ -227,6 +244,18 @@ class Pool:
         finally:
             if counted:
                 self._opened(model)
+
+    async def _linger(self, session: Session) -> None:
+        """Until its last answers are final, as long as that takes no one the room."""
+        if not self._net.certifies:
+            return
+        with trio.move_on_after(self._terms.linger_s) as scope:
+            self._lingering.append(scope)
+            try:
+                await session.decided()
+            finally:
+                if scope in self._lingering:
+                    self._lingering.remove(scope)
 
     def _opened(self, model: str) -> None:
         self._opening[model] -= 1

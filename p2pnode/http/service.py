@@ -37,10 +37,6 @@ class Net(SessionNet, Protocol):
         """The network."""
 
     @property
-    def certifies(self) -> bool:
-        """Whether answers get certified, as far as this client can check that."""
-
-    @property
     def settles(self) -> bool:
         """Whether they get settled, as far as it can."""
 

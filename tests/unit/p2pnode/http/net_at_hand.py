@@ -66,6 +66,10 @@ class SessionAtHand:
         self._net = net
         self._tasks = 0
 
+    async def decided(self) -> None:
+        """It takes as long as the test says."""
+        await trio.sleep(self._net.deciding_s)
+
     @asynccontextmanager
     async def ask(
         self, messages: Sequence[PromptMessage], *, sampling: SamplingParams, max_tokens: int, **_: Any
@@ -101,6 +105,12 @@ class NetAtHand:
     refused: RequestFailed | None = None
     """Why no session is opened."""
     opened: int = 0
+    asked_tokens: list[int] = field(default_factory=list)
+    """Of each session."""
+    closed: list[bytes] = field(default_factory=list)
+    certifies: bool = False
+    deciding_s: float = 0.0
+    """How long the answers of a session take to become final."""
 
     async def refresh(self) -> None:
         """Nothing changes."""
@@ -115,7 +125,12 @@ class NetAtHand:
         if self.refused is not None:
             raise self.refused
         self.opened += 1
-        yield cast(Session, SessionAtHand(self, self.opened))
+        self.asked_tokens.append(tokens)
+        session = SessionAtHand(self, self.opened)
+        try:
+            yield cast(Session, session)
+        finally:
+            self.closed.append(session.id)
 
     async def order(self, number: int = 0) -> Order:
         """The order of that number, as soon as it is there."""

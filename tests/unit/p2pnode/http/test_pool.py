@@ -1,6 +1,7 @@
 """Sessions that are kept open: who gets which, how many there are, and what becomes of those that nobody wants."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import trio
@@ -52,6 +53,42 @@ async def test_a_session_that_nobody_wants_is_closed(net: NetAtHand, pool: Pool,
     assert len(pool.open) == 1
     await trio.sleep(2)
     assert len(pool.open) == 0
+
+
+@pytest.mark.parametrize(("deciding_s", "closed_s"), [(3.0, 13.0), (60.0, 15.0)])
+async def test_a_session_stays_until_its_answers_are_final_but_not_for_long(
+    net: NetAtHand, autojump_clock: MockClock, deciding_s: float, closed_s: float
+) -> None:
+    net.certifies, net.deciding_s = True, deciding_s
+    async with trio.open_nursery() as nursery:
+        pool = Pool(net, nursery, replace(TERMS, linger_s=5))
+        async with pool.take(want()):
+            pass
+        await trio.sleep(closed_s - 0.5)
+        assert (len(pool.open), net.closed) == (0, []), "nobody is given it any more"
+        await trio.sleep(1)
+        assert len(net.closed) == 1
+        async with pool.take(want()), pool.take(want()), pool.take(want()):
+            pass  # all the room is there again
+
+
+async def test_one_that_only_stays_makes_room_for_one_that_is_wanted(net: NetAtHand, autojump_clock: MockClock) -> None:
+    net.certifies, net.deciding_s = True, 60.0
+    async with trio.open_nursery() as nursery:
+        pool = Pool(net, nursery, replace(TERMS, linger_s=1_000))
+        async with pool.take(want()), pool.take(want()), pool.take(want()):
+            pass
+        await trio.sleep(11)
+        assert (len(pool.open), net.closed) == (0, [])
+        async with pool.take(want()):
+            await trio.sleep(1)
+            assert len(net.closed) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_is_opened_for_more_than_a_little_first_order(net: NetAtHand, pool: Pool) -> None:
+    async with pool.take(want()), pool.take(Want("bear", 2_000, 5_000)):
+        assert net.asked_tokens == [TERMS.tokens_min, 2_000]
 
 
 async def test_whoever_waits_gets_the_next_that_is_free(net: NetAtHand, pool: Pool, autojump_clock: MockClock) -> None:
