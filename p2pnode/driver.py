@@ -121,12 +121,14 @@ class Driver:
         try:
             while self._events:
                 event = self._events.popleft()
-                if self._tap is not None:
-                    self._tap.event(event)
-                for effect in self.machine.handle(event, self._clock()):
-                    if self._tap is not None:
-                        self._tap.effect(effect)
+                effects = self.machine.handle(event, self._clock())
+                for effect in effects:
                     self._execute(effect)
+                if self._tap is not None:
+                    # What is to be sent has left by now: a first token does not wait for whoever counts it.
+                    self._tap.event(event)
+                    for effect in effects:
+                        self._tap.effect(effect)
         finally:
             self._handling = False
         deadline = self.machine.next_deadline()
