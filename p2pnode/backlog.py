@@ -10,7 +10,10 @@ BACKLOG_MAX = 512
 
 class Backlog:
     """The keys for which so much waits that what peers send has to wait, too: until it is on the disk it could have no
-    effect, and meanwhile it would only add to what waits. The peers notice, as their streams take no more."""
+    effect, and meanwhile it would only add to what waits. The peers notice, as their streams take no more.
+
+    Spec: [MACHINE-BACKLOG.1]
+    """
 
     def __init__(self) -> None:
         self._behind: set[Key] = set()

@@ -240,6 +240,7 @@ async def test_a_disk_that_fails_or_hangs_ends_the_node(autojump_clock: trio.abc
             driver.dispatch([Send(OUT, words(1), key=b"a")] * (HELD_EFFECTS_MAX + 1))
 
 
+@pytest.mark.spec("MACHINE-BACKLOG.1")
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_node_whose_disk_is_behind_takes_nothing_from_peers_until_it_is_not(
     autojump_clock: trio.abc.Clock, fails: bool
