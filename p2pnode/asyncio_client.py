@@ -244,6 +244,10 @@ class AsyncioSession:
         """Texts to vectors, by the session's miner. Raises RequestFailed."""
         return await self._there.call(partial(self._session.embed, texts, timeout_ms=timeout_ms))
 
+    async def decided(self, level: str = "finalized") -> None:
+        """Wait until each answer that came to its end is as certain as ``level``, or can not become so."""
+        await self._there.call(partial(self._session.decided, level))
+
     def stand(self, standing: _Standing) -> None:
         """Take in what is known of it now."""
         self._standing = standing
