@@ -15,8 +15,10 @@ from p2pnode.embeddings import TEXTS_MAX, requests_of
 from p2pnode.engine.fake import EMBEDDING_SIZE, FakeConfig
 from p2pnode.session import Session
 from protocol.core.params import Params
+from protocol.light.levels import Final, Level
 from protocol.messages.sampling import SamplingParams
 from protocol.messages.tasks import PromptMessage
+from protocol.roles.client import TaskLevel
 from tests.simulation.fast_path import World, wall_clock
 
 TOKENS = 24
@@ -116,6 +118,28 @@ async def test_all_orders_of_a_lost_miner_go_on_elsewhere(autojump_clock: trio.a
             assert len({head.miner for head in answer.heads}) == 2
             world.ledger.check(answer, session.id, answer.heads[0].task)
         world.miners.remove(holder)
+
+
+async def test_a_session_is_waited_for_until_its_answers_are_certain(autojump_clock: trio.abc.Clock) -> None:
+    async with opened() as (_, net), net.session() as session:
+        (answer,) = await read_all(session, 1)
+        async with session.ask("question", max_tokens=TOKENS) as left:
+            left.cancel()
+        done = trio.Event()
+
+        async def wait() -> None:
+            await session.decided()
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            for level in (Level.CERTIFIED, Level.FINALIZED):
+                await trio.sleep(60)
+                assert not done.is_set()
+                final = Final(1, 2, 3, 4) if level is Level.FINALIZED else None
+                answer.rise(TaskLevel(level, (level,), 17, 4, 4, final, "", 0))
+            with trio.fail_after(1):
+                await done.wait()
 
 
 async def _kill_later(scope: trio.CancelScope) -> None:
