@@ -71,6 +71,7 @@ TABLES = {
     # What was signed in the last epochs.
     "signer._slots": _kept(SIGNED_MAX),
     "signer._batches": _kept(SIGNED_MAX),
+    "signer._last": _kept(SIGNED_MAX),
     # Whom one speaks to.
     "links._out": _same(_members),
     "links._in": _kept((HOMES_KEPT + 1) * MEMBERS_MAX),
